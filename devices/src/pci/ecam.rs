@@ -1,0 +1,131 @@
+//! Configuration space in memory: the enhanced configuration access mechanism (PCIe 6.0 §7.2.2).
+
+use std::sync::Arc;
+
+use passthru::pci::Slot;
+
+use super::access::first_piece;
+use super::topology::Topology;
+
+/// Bytes that all 256 buses take.
+pub const SIZE: u64 = 256 << 20;
+
+/// The ECAM range of buses 0 to 255.
+pub struct Ecam {
+    topology: Arc<Topology>,
+}
+
+/// The slot and the register offset (0 to 4095) at `offset` into ECAM; nothing beyond [`SIZE`].
+#[inline]
+pub const fn decode(offset: u64) -> Option<(Slot, u16)> {
+    if offset >= SIZE {
+        return None;
+    }
+    // Bus in bits 27:20, device in 19:15, function in 14:12: together a requester id.
+    Some((Slot::from_requester_id((offset >> 12) as u16), (offset & 0xfff) as u16))
+}
+
+/// Where `slot`'s 4 KiB start in ECAM.
+pub const fn offset_of(slot: Slot) -> u64 {
+    (slot.requester_id() as u64) << 12
+}
+
+impl Ecam {
+    /// ECAM of the functions in `topology`.
+    pub fn new(topology: Arc<Topology>) -> Ecam {
+        Ecam { topology }
+    }
+
+    /// Reads at `offset` from ECAM's start. All-ones where no function is.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        let (mut at, mut rest) = (offset, data);
+        while let Some((piece, tail)) = rest.split_at_mut_checked(first_piece(at, rest.len()))
+            && !piece.is_empty()
+        {
+            match decode(at).and_then(|(slot, register)| Some((self.topology.get(slot)?, register))) {
+                Some((function, register)) => function.config_read(register, piece),
+                None => piece.fill(0xff),
+            }
+            at = at.saturating_add(piece.len() as u64);
+            rest = tail;
+        }
+    }
+
+    /// Writes at `offset` from ECAM's start.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let (mut at, mut rest) = (offset, data);
+        while let Some((piece, tail)) = rest.split_at_checked(first_piece(at, rest.len()))
+            && !piece.is_empty()
+        {
+            if let Some((slot, register)) = decode(at)
+                && let Some(function) = self.topology.get(slot)
+            {
+                function.config_write(register, piece);
+            }
+            at = at.saturating_add(piece.len() as u64);
+            rest = tail;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::topology::tests::{Probe, topology};
+
+    #[test]
+    fn decoding() {
+        for (offset, text, register) in [
+            (0, "0:0:0", 0),
+            (0xffc, "0:0:0", 0xffc),
+            (0x1000, "0:0:1", 0),
+            (0x4_0010, "0:8:0", 0x10),
+            (0x10_0000, "1:0:0", 0),
+            (SIZE - 1, "255:31:7", 0xfff),
+        ] {
+            let (slot, got) = decode(offset).unwrap();
+            assert_eq!((slot.to_string().as_str(), got), (text, register), "{offset:#x}");
+            assert_eq!(offset_of(slot) + u64::from(got), offset);
+        }
+        assert_eq!(decode(SIZE), None);
+        assert_eq!(decode(u64::MAX), None);
+    }
+
+    #[test]
+    fn accesses_reach_functions_in_pieces() {
+        let probe = Probe::new(7);
+        let ecam = Ecam::new(Arc::new(topology(&[("0:8:0", probe.clone())])));
+        let base = offset_of("0:8:0".parse().unwrap());
+
+        let mut data = [0; 8];
+        ecam.read(base + 0x10, &mut data);
+        assert_eq!(data, [7; 8]);
+        assert_eq!(*probe.reads.lock(), [(0x10, 4), (0x14, 4)]);
+
+        ecam.write(base + 0x41, &[1, 2, 3, 4]);
+        let writes = [(0x41, vec![1]), (0x42, vec![2, 3]), (0x44, vec![4])];
+        assert_eq!(*probe.writes.lock(), writes);
+    }
+
+    #[test]
+    fn into_the_next_function_and_past_the_end() {
+        let (first, last) = (Probe::new(1), Probe::new(2));
+        let ecam = Ecam::new(Arc::new(topology(&[
+            ("0:8:0", first),
+            ("255:31:0", Probe::new(3)),
+            ("255:31:7", last),
+        ])));
+        let mut data = [0; 8];
+        ecam.read(offset_of("0:8:1".parse().unwrap()) - 4, &mut data);
+        assert_eq!(data, [1, 1, 1, 1, 0xff, 0xff, 0xff, 0xff]);
+        ecam.read(SIZE - 4, &mut data);
+        assert_eq!(data, [2, 2, 2, 2, 0xff, 0xff, 0xff, 0xff]);
+        ecam.write(SIZE - 4, &data);
+        for offset in [SIZE, u64::MAX - 3, u64::MAX] {
+            data.fill(0);
+            ecam.read(offset, &mut data);
+            assert_eq!(data, [0xff; 8]);
+            ecam.write(offset, &data);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Does what its command line says, in order: prints, resets, faults, waits, ends. See the package's docs for the words.
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+mod absent;
+mod echo;
+mod resets;
+
+use runtime::{Boot, Outcome, cpus, power, println};
+
+runtime::program!(main);
+
+/// Exit port value for a word that means nothing here.
+const UNKNOWN_WORD: u8 = 2;
+
+fn main(boot: &Boot) -> Outcome {
+    println!("exit: {}", boot.command_line.text());
+    for (name, value) in boot.command_line.words() {
+        let number = runtime::command_line::number(value);
+        match (name, number) {
+            ("code", Some(code)) => return Outcome::Exit(code as u8),
+            ("poweroff", None) => return Outcome::PowerOff,
+            ("triple-fault", None) => power::triple_fault(),
+            ("spin", None) => loop {
+                core::hint::spin_loop();
+            },
+            ("halt", None) => power::halt(),
+            ("panic", None) => panic!("as asked"),
+            ("echo", None) => echo::until_quit(),
+            ("reset", None) => {
+                power::reset(boot.acpi.as_ref());
+                println!("FAIL reset: still running");
+                return Outcome::Exit(1);
+            }
+            ("reset", Some(times)) => {
+                if !resets::enough(times as u8) {
+                    power::reset(boot.acpi.as_ref());
+                    println!("FAIL reset: still running");
+                    return Outcome::Exit(1);
+                }
+                println!("ok reset {times} times");
+                return Outcome::PowerOff;
+            }
+            ("probe-empty", None) => match absent::probe(boot, value != "no-memory") {
+                Ok(probed) => println!("ok probe-empty {probed}"),
+                Err(failure) => {
+                    println!("FAIL probe-empty: {failure}");
+                    return Outcome::Exit(1);
+                }
+            },
+            ("vcpus", None) => {
+                let running = cpus::start(boot);
+                for index in 1..running {
+                    let id = cpus::apic_id(index).unwrap_or(0);
+                    let works = if cpus::run(index, || ()) { "works" } else { "does not work" };
+                    println!("vcpu {index} apic {id} {works}");
+                }
+                println!("ok vcpus {running}");
+            }
+            // Read by the word that uses it.
+            ("cpus", Some(_)) => {}
+            _ => {
+                println!("FAIL unknown word {name}={value}");
+                return Outcome::Exit(UNKNOWN_WORD);
+            }
+        }
+    }
+    Outcome::Exit(0)
+}

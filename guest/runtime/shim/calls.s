@@ -1,0 +1,112 @@
+# What CPL3 cannot do for itself. A call is an int3: where CPL0 code is interpreted, exceptions do lead to CPL0, but
+# syscall need not. rax = number of the call, rdi and rsi = arguments, rax = result; rcx, rdx, rdi and rsi are lost.
+# vectors.s jumps here through the table at the end.
+
+.section .text.calls, "ax"
+.code64
+call_in8:
+    movl %edi, %edx
+    xorl %eax, %eax
+    inb %dx, %al
+    iretq
+call_in16:
+    movl %edi, %edx
+    xorl %eax, %eax
+    inw %dx, %ax
+    iretq
+call_in32:
+    movl %edi, %edx
+    inl %dx, %eax
+    iretq
+call_out8:
+    movl %edi, %edx
+    movl %esi, %eax
+    outb %al, %dx
+    iretq
+call_out16:
+    movl %edi, %edx
+    movl %esi, %eax
+    outw %ax, %dx
+    iretq
+call_out32:
+    movl %edi, %edx
+    movl %esi, %eax
+    outl %eax, %dx
+    iretq
+
+call_serial:                        # rdi = bytes, rsi = how many, 1 to 16: what the transmitter takes at once
+    movl $0x3fd, %edx
+1:  inb %dx, %al
+    testb $0x20, %al
+    jz 1b
+    movl $0x3f8, %edx
+2:  movb (%rdi), %al
+    incq %rdi
+    outb %al, %dx
+    decl %esi
+    jnz 2b
+    iretq
+
+call_wait:                          # halts if the counter at rdi is still rsi. sti delays interrupts past hlt
+    cmpq %rsi, (%rdi)
+    jne 1f
+    sti
+    hlt
+    cli
+1:  iretq
+
+call_read_msr:
+    movl %edi, %ecx
+    rdmsr
+    shlq $32, %rdx
+    orq %rdx, %rax
+    iretq
+call_write_msr:
+    movl %edi, %ecx
+    movl %esi, %eax
+    movq %rsi, %rdx
+    shrq $32, %rdx
+    wrmsr
+    iretq
+
+call_time_in32:                     # cycles of one 32-bit read of port edi
+    rdtsc
+    movl %eax, %esi
+    movl %edi, %edx
+    inl %dx, %eax
+    rdtsc
+    subl %esi, %eax
+    iretq
+call_time_config:                   # cycles of one read by CF8/CFC: both instructions. edi = value for CF8
+    rdtsc
+    movl %eax, %esi
+    movl %edi, %eax
+    movl $0xcf8, %edx
+    outl %eax, %dx
+    movl $0xcfc, %edx
+    inl %dx, %eax
+    rdtsc
+    subl %esi, %eax
+    iretq
+
+call_triple_fault:
+    lidt no_idt_pointer
+    ud2
+
+.section .rodata.calls, "a"
+.balign 8
+.global calls
+calls:                              # numbers: call.rs
+    .quad call_in8
+    .quad call_in16
+    .quad call_in32
+    .quad call_out8
+    .quad call_out16
+    .quad call_out32
+    .quad call_serial
+    .quad call_wait
+    .quad call_read_msr
+    .quad call_write_msr
+    .quad call_time_in32
+    .quad call_time_config
+    .quad call_triple_fault

@@ -1,0 +1,73 @@
+//! The time stamp counter, and waiting.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{apic, interrupt};
+
+/// Cycles per microsecond.
+static RATE: AtomicU64 = AtomicU64::new(1000);
+
+/// The time stamp counter.
+#[must_use]
+#[inline]
+pub fn cycles() -> u64 {
+    // SAFETY: every x86-64 processor has it, and CR4.TSD is clear.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Rate of the time stamp counter as measured at boot against the local APIC's timer.
+#[must_use]
+pub fn cycles_per_microsecond() -> u64 {
+    RATE.load(Ordering::Relaxed)
+}
+
+pub(crate) fn set_up() {
+    const START: u32 = u32::MAX;
+    const SPAN: u32 = 2_000_000;
+    // Should the timer stand still, this many cycles are more than 2 ms on any processor.
+    const MOST_CYCLES: u64 = 1_000_000_000;
+    let left = apic::count_down(START);
+    // The counter's first reading is behind one access, so that both ends of the span have the same delay.
+    let first = left();
+    let begin = cycles();
+    loop {
+        let passed = first.saturating_sub(left());
+        let spent = cycles().wrapping_sub(begin);
+        if passed >= SPAN {
+            RATE.store((spent * 1000 / u64::from(passed)).max(1), Ordering::Relaxed);
+            break;
+        }
+        if spent > MOST_CYCLES {
+            break;
+        }
+    }
+    apic::stop_ticks();
+}
+
+#[derive(Clone, Copy)]
+pub struct Deadline {
+    begin: u64,
+    span: u64,
+}
+
+impl Deadline {
+    #[must_use]
+    pub fn after_microseconds(microseconds: u64) -> Self {
+        Self { begin: cycles(), span: microseconds.saturating_mul(cycles_per_microsecond()) }
+    }
+
+    #[must_use]
+    pub fn passed(self) -> bool {
+        cycles().wrapping_sub(self.begin) >= self.span
+    }
+}
+
+/// Halts for about that long.
+pub fn sleep_microseconds(microseconds: u64) {
+    let deadline = Deadline::after_microseconds(microseconds);
+    apic::start_ticks(microseconds);
+    while !deadline.passed() {
+        interrupt::halt_while(interrupt::TIMER, interrupt::count(interrupt::TIMER));
+    }
+    apic::stop_ticks();
+}

@@ -1,0 +1,91 @@
+//! Physical memory outside the image: RAM that devices may write, BARs, tables of the firmware.
+
+use crate::paging::{self, Caching};
+
+/// A range of physical memory, accessed with volatile reads and writes only. Offsets are checked; an access that
+/// does not fit in the window is a panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    address: u64,
+    length: u64,
+}
+
+macro_rules! window_access {
+    ($read:ident, $write:ident, $type:ty) => {
+        #[must_use]
+        #[inline]
+        pub fn $read(&self, offset: u64) -> $type {
+            let address = self.place(offset, size_of::<$type>() as u64) as *const $type;
+            // SAFETY: the window is mapped and holds no Rust object.
+            unsafe { address.read_volatile() }
+        }
+
+        #[inline]
+        pub fn $write(&self, offset: u64, value: $type) {
+            let address = self.place(offset, size_of::<$type>() as u64) as *mut $type;
+            // SAFETY: as for reads.
+            unsafe { address.write_volatile(value) }
+        }
+    };
+}
+
+impl Window {
+    /// Maps registers or other memory of a device.
+    ///
+    /// # Panics
+    /// If the range overlaps the image, or there are no page tables left for it.
+    #[must_use]
+    pub fn device(address: u64, length: u64) -> Self {
+        Self::map(address, length, Caching::Uncached)
+    }
+
+    /// Maps RAM.
+    ///
+    /// # Panics
+    /// As [`Window::device`].
+    #[must_use]
+    pub fn ram(address: u64, length: u64) -> Self {
+        Self::map(address, length, Caching::WriteBack)
+    }
+
+    fn map(address: u64, length: u64, caching: Caching) -> Self {
+        let end = address.checked_add(length).expect("a window that wraps");
+        let image = paging::image();
+        assert!(
+            end <= image.start || address >= image.end,
+            "a window on the image: {address:#x}+{length:#x}"
+        );
+        paging::map(address, length, caching);
+        Self { address, length }
+    }
+
+    /// Physical address, which is also where it is mapped.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// # Panics
+    /// If the part is not inside the window.
+    #[must_use]
+    pub fn part(&self, offset: u64, length: u64) -> Self {
+        Self { address: self.place(offset, length), length }
+    }
+
+    #[inline]
+    fn place(&self, offset: u64, length: u64) -> u64 {
+        let fits = offset.checked_add(length).is_some_and(|end| end <= self.length);
+        assert!(fits, "access at {offset:#x}+{length} in a window of {:#x}", self.length);
+        self.address + offset
+    }
+
+    window_access!(read8, write8, u8);
+    window_access!(read16, write16, u16);
+    window_access!(read32, write32, u32);
+    window_access!(read64, write64, u64);
+}

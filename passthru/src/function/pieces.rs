@@ -1,0 +1,245 @@
+//! How each part of a BAR reaches the guest: mapped, without exits, or trapped, and why.
+
+use std::ops::Range;
+
+use crate::host::{BarRange, Description, Report};
+use crate::pci::bar::{Bar, BarKind};
+
+/// A part of a BAR and how it reaches the guest. The pieces of a BAR cover it without gaps or overlaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Which part.
+    pub range: BarRange,
+    /// How it reaches the guest.
+    pub backing: Backing,
+}
+
+/// How a part of a BAR reaches the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// The host's memory is the guest's: accesses take no exit.
+    Mapped,
+    /// Accesses exit and are answered here or by the host.
+    Trapped(Reason),
+}
+
+/// Why a part of a BAR is trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// I/O ports cannot be mapped.
+    Io,
+    /// The host cannot map it.
+    NotMappable,
+    /// The BAR is smaller than a page.
+    SubPage,
+    /// The page holds part of the MSI-X table.
+    MsixTable,
+    /// The page holds MSI-X pending bits.
+    MsixPending,
+    /// The host allows no more mappings.
+    Limit,
+    /// A mapping failed when it was made.
+    Failed,
+}
+
+/// Where a function's MSI-X structures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsixGeometry {
+    /// Entries, 1 to 2048.
+    pub vectors: u16,
+    /// The table: 16 bytes an entry.
+    pub table: BarRange,
+    /// The pending bits: 8 bytes for each 64 entries begun.
+    pub pending: BarRange,
+}
+
+/// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table or
+/// pending bits; if the host allows fewer mappings than that takes, the smallest are trapped.
+pub fn plan(
+    bars: &[Bar],
+    description: &Description,
+    msix: Option<&MsixGeometry>,
+    report: &Report,
+) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for bar in bars {
+        plan_bar(bar, description, msix, report.granularity.max(1), &mut pieces);
+    }
+    if let Some(limit) = report.mappings {
+        let mut mapped: Vec<&mut Piece> =
+            pieces.iter_mut().filter(|p| p.backing == Backing::Mapped).collect();
+        mapped.sort_by_key(|p| std::cmp::Reverse(p.range.len));
+        for piece in mapped.into_iter().skip(limit as usize) {
+            piece.backing = Backing::Trapped(Reason::Limit);
+        }
+    }
+    pieces
+}
+
+fn plan_bar(
+    bar: &Bar,
+    description: &Description,
+    msix: Option<&MsixGeometry>,
+    page: u64,
+    pieces: &mut Vec<Piece>,
+) {
+    let mut push = |range: Range<u64>, backing| {
+        if range.start < range.end {
+            let range = BarRange { bar: bar.index, offset: range.start, len: range.end - range.start };
+            pieces.push(Piece { range, backing });
+        }
+    };
+    if bar.kind == BarKind::Io {
+        return push(0..bar.size, Backing::Trapped(Reason::Io));
+    }
+    if bar.size < page {
+        return push(0..bar.size, Backing::Trapped(Reason::SubPage));
+    }
+    let none = Vec::new();
+    let mappable = description.bars.get(usize::from(bar.index)).map_or(&none, |r| &r.mappable);
+    let mut structures: Vec<(Range<u64>, Reason)> = msix
+        .iter()
+        .flat_map(|m| [(m.table, Reason::MsixTable), (m.pending, Reason::MsixPending)])
+        .filter(|(range, _)| range.bar == bar.index)
+        .map(|(range, reason)| (pages(&range, page, bar.size), reason))
+        .collect();
+    structures.sort_by_key(|(range, _)| range.start);
+
+    let mut at = 0;
+    for (range, reason) in structures.into_iter().chain([(bar.size..bar.size, Reason::MsixTable)]) {
+        // The table's and the pending bits' pages may be the same.
+        let start = range.start.max(at);
+        plan_plain(at..start, mappable, page, &mut push);
+        push(start..range.end, Backing::Trapped(reason));
+        at = range.end.max(start);
+    }
+}
+
+/// The whole pages that a structure touches, cut off at the BAR's end.
+fn pages(range: &BarRange, page: u64, size: u64) -> Range<u64> {
+    let end = range.offset.saturating_add(range.len);
+    let start = range.offset / page * page;
+    start.min(size)..end.checked_next_multiple_of(page).unwrap_or(u64::MAX).min(size)
+}
+
+fn plan_plain(
+    part: Range<u64>,
+    mappable: &[Range<u64>],
+    page: u64,
+    push: &mut impl FnMut(Range<u64>, Backing),
+) {
+    let mut at = part.start;
+    for area in mappable {
+        let start = area.start.max(at).next_multiple_of(page);
+        let end = area.end.min(part.end) / page * page;
+        if start >= end {
+            continue;
+        }
+        push(at..start, Backing::Trapped(Reason::NotMappable));
+        push(start..end, Backing::Mapped);
+        at = end;
+    }
+    push(at..part.end, Backing::Trapped(Reason::NotMappable));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::test_support::report;
+    use crate::host::Region;
+
+    const KIND: BarKind = BarKind::Memory64 { prefetchable: false };
+
+    fn shown(size: u64, mappable: &[Range<u64>], msix: Option<(u64, u64, u64, u64)>) -> Vec<String> {
+        let mut description = Description::default();
+        description.bars[0] = Region { size, mappable: mappable.to_vec() };
+        let range = |offset, len| BarRange { bar: 0, offset, len };
+        let msix = msix.map(|(table, table_len, pending, pending_len)| MsixGeometry {
+            vectors: 1,
+            table: range(table, table_len),
+            pending: range(pending, pending_len),
+        });
+        let bar = Bar { index: 0, kind: KIND, size };
+        plan(&[bar], &description, msix.as_ref(), &report())
+            .iter()
+            .map(|p| {
+                let end = p.range.offset + p.range.len;
+                match p.backing {
+                    Backing::Mapped => format!("{:x}-{end:x} mapped", p.range.offset),
+                    Backing::Trapped(reason) => format!("{:x}-{end:x} {reason:?}", p.range.offset),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_mapped_and_what_is_not() {
+        let all = |size| vec![0..size];
+        for (name, got, want) in [
+            ("plain", shown(0x4000, &all(0x4000), None), vec!["0-4000 mapped"]),
+            ("nothing mappable", shown(0x4000, &[], None), vec!["0-4000 NotMappable"]),
+            ("sub-page", shown(0x800, &all(0x800), None), vec!["0-800 SubPage"]),
+            (
+                "QEMU's NVMe: table and pending bits in pages of their own at the end",
+                shown(0x4000, &all(0x4000), Some((0x2000, 0x410, 0x3000, 0x10))),
+                vec!["0-2000 mapped", "2000-3000 MsixTable", "3000-4000 MsixPending"],
+            ),
+            (
+                "table first, pending bits in the middle",
+                shown(0x10000, &all(0x10000), Some((0, 0x1000, 0x8000, 0x20))),
+                vec!["0-1000 MsixTable", "1000-8000 mapped", "8000-9000 MsixPending", "9000-10000 mapped"],
+            ),
+            (
+                "both in one page",
+                shown(0x4000, &all(0x4000), Some((0x1000, 0x50, 0x1800, 8))),
+                vec!["0-1000 mapped", "1000-2000 MsixTable", "2000-4000 mapped"],
+            ),
+            (
+                "pending bits straddle a page, before the table",
+                shown(0x8000, &all(0x8000), Some((0x4000, 0x10, 0x1ff8, 0x10))),
+                vec![
+                    "0-1000 mapped",
+                    "1000-3000 MsixPending",
+                    "3000-4000 mapped",
+                    "4000-5000 MsixTable",
+                    "5000-8000 mapped",
+                ],
+            ),
+            (
+                "sparse areas, one unaligned",
+                shown(0x8000, &[0..0x1000, 0x2000..0x3800, 0x5000..0x8000], None),
+                vec![
+                    "0-1000 mapped",
+                    "1000-2000 NotMappable",
+                    "2000-3000 mapped",
+                    "3000-5000 NotMappable",
+                    "5000-8000 mapped",
+                ],
+            ),
+            (
+                "areas that lie beyond the BAR",
+                shown(0x2000, &[0x1000..0x9000], None),
+                vec!["0-1000 NotMappable", "1000-2000 mapped"],
+            ),
+        ] {
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_on_mappings_keeps_the_largest() {
+        let mut description = Description::default();
+        description.bars[0] =
+            Region { size: 0x8000, mappable: vec![0..0x1000, 0x2000..0x4000, 0x5000..0x8000] };
+        let bar = Bar { index: 0, kind: KIND, size: 0x8000 };
+        let mut report = report();
+        report.mappings = Some(2);
+        let mapped: Vec<u64> = plan(&[bar], &description, None, &report)
+            .iter()
+            .filter(|p| p.backing == Backing::Mapped)
+            .map(|p| p.range.offset)
+            .collect();
+        assert_eq!(mapped, [0x2000, 0x5000]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Which vectors are armed: what the guest's registers ask for, held against what the host was told last.
+
+use super::effect::Effect;
+use crate::host::{MessageKind, VectorChange, VectorState};
+use crate::ports::MsiMessage;
+
+/// What the registers ask of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing is delivered: masked, or beyond the enabled ones.
+    Silent,
+    /// Delivered as this message.
+    Message(MsiMessage),
+}
+
+/// What the host was told of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing since the kind was turned on: it has no eventfd and no GSI.
+    Nothing,
+    Armed(MsiMessage),
+    Masked,
+}
+
+/// The vectors of a function, of the kind that is on.
+#[derive(Clone, Debug, Default)]
+pub struct Vectors {
+    kind: Option<MessageKind>,
+    told: Vec<Told>,
+}
+
+impl Vectors {
+    /// Turns on `kind` with `count` vectors, none of them armed, after turning off another kind; `None` turns all off.
+    pub fn switch(&mut self, kind: Option<MessageKind>, count: u16, effects: &mut Vec<Effect>) {
+        if self.kind == kind {
+            return;
+        }
+        if let Some(old) = self.kind {
+            effects.push(Effect::DisableVectors(old));
+        }
+        self.kind = kind;
+        self.told = vec![Told::Nothing; usize::from(count)];
+    }
+
+    /// Brings the host to what the registers ask of these vectors.
+    pub fn settle(
+        &mut self,
+        vectors: std::ops::Range<u16>,
+        want: impl Fn(u16) -> Want,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(kind) = self.kind else { return };
+        let mut changes = Vec::new();
+        for vector in vectors {
+            let Some(told) = self.told.get_mut(usize::from(vector)) else { break };
+            let state = match (*told, want(vector)) {
+                (Told::Armed(old), Want::Message(new)) if old == new => continue,
+                (_, Want::Message(message)) => {
+                    *told = Told::Armed(message);
+                    VectorState::Armed(message)
+                }
+                (Told::Armed(_), Want::Silent) => {
+                    *told = Told::Masked;
+                    VectorState::Masked
+                }
+                (Told::Nothing | Told::Masked, Want::Silent) => continue,
+            };
+            changes.push(VectorChange { vector, state });
+        }
+        if !changes.is_empty() {
+            effects.push(Effect::SetVectors(kind, changes));
+        }
+    }
+
+    /// The host holds back what this vector signals.
+    pub fn is_masked(&self, kind: MessageKind, vector: u16) -> bool {
+        self.kind == Some(kind) && self.told.get(usize::from(vector)) == Some(&Told::Masked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: MsiMessage = MsiMessage { address: 0xfee0_0000, data: 0x31 };
+    const B: MsiMessage = MsiMessage { address: 0xfee0_1000, data: 0x31 };
+
+    fn settle(vectors: &mut Vectors, want: &[Want]) -> Vec<(u16, VectorState)> {
+        let mut effects = Vec::new();
+        vectors.settle(0..want.len() as u16, |v| want[usize::from(v)], &mut effects);
+        match effects.as_slice() {
+            [] => vec![],
+            [Effect::SetVectors(MessageKind::Msix, changes)] => {
+                changes.iter().map(|c| (c.vector, c.state)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_changes_is_told_and_in_one_batch() {
+        use Want::*;
+        let mut vectors = Vectors::default();
+        vectors.switch(Some(MessageKind::Msix), 3, &mut Vec::new());
+        assert_eq!(settle(&mut vectors, &[Silent, Silent, Silent]), []);
+        assert_eq!(
+            settle(&mut vectors, &[Message(A), Silent, Message(A)]),
+            [(0, VectorState::Armed(A)), (2, VectorState::Armed(A))]
+        );
+        assert_eq!(settle(&mut vectors, &[Message(A), Silent, Message(B)]), [(2, VectorState::Armed(B))]);
+        assert_eq!(settle(&mut vectors, &[Silent, Silent, Message(B)]), [(0, VectorState::Masked)]);
+        assert!(vectors.is_masked(MessageKind::Msix, 0) && !vectors.is_masked(MessageKind::Msix, 1));
+        assert_eq!(settle(&mut vectors, &[Silent, Silent, Message(B)]), []);
+        assert_eq!(settle(&mut vectors, &[Message(A), Silent, Message(B)]), [(0, VectorState::Armed(A))]);
+    }
+
+    #[test]
+    fn switching_turns_the_old_kind_off_once() {
+        let mut vectors = Vectors::default();
+        let mut effects = Vec::new();
+        vectors.switch(None, 0, &mut effects);
+        vectors.switch(Some(MessageKind::Msi), 1, &mut effects);
+        assert_eq!(effects, []);
+        vectors.settle(0..1, |_| Want::Message(A), &mut effects);
+        vectors.switch(Some(MessageKind::Msix), 4, &mut effects);
+        vectors.switch(Some(MessageKind::Msix), 4, &mut effects);
+        assert_eq!(effects.len(), 2);
+        assert_eq!(effects[1], Effect::DisableVectors(MessageKind::Msi));
+        vectors.settle(9..12, |_| Want::Message(A), &mut effects);
+        assert_eq!(effects.len(), 2, "vectors that do not exist");
+    }
+}

@@ -1,0 +1,257 @@
+//! The host's side: what carries out what a guest asks of a function.
+//!
+//! [`HostFunction`] speaks in what the guest asked for (*arm vector n with this message*, *map this range of a BAR
+//! there*), because not every host kernel works in file descriptors and DMA map calls: illumos' `ppt` delivers
+//! vectors itself and has the whole guest memory in its IOMMU domain. What a host cannot do is data, in its
+//! [`Report`].
+
+pub mod eventfd;
+pub mod simulated;
+#[cfg(target_os = "linux")]
+pub mod vfio;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::ports::MsiMessage;
+
+/// BARs of a type 0 header.
+pub const BARS: usize = 6;
+
+/// What a function is, as its host finds it when it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// Configuration space: 256 bytes, or 4096 when the extended part can be read. Shorter is padded with zeros.
+    pub config: Vec<u8>,
+    /// The BARs, by index. The upper half of a 64-bit BAR is empty.
+    pub bars: [Region; BARS],
+}
+
+/// The memory or ports behind a BAR.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Bytes, 0 when there is nothing.
+    pub size: u64,
+    /// The ranges that [`HostFunction::map`] can map, page-aligned and ascending.
+    pub mappable: Vec<Range<u64>>,
+}
+
+/// How a function's vectors reach the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The host signals an eventfd; the hypervisor turns that into an interrupt. Masked vectors can be watched.
+    Eventfd,
+    /// The host's kernel injects the message itself.
+    Kernel,
+}
+
+/// How the guest's memory comes within reach of a function's DMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmaReach {
+    /// Regions are mapped and unmapped by calls.
+    Mapped,
+    /// All of the guest's memory, which must be wired, from attach to detach.
+    WholeGuest,
+    /// The host function runs in this process and reaches memory as the VMM does.
+    InProcess,
+}
+
+/// A way to reset a function, strongest isolation first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetMethod {
+    /// By a call to the host, which chooses among what the function has.
+    Host,
+    /// Only when it is attached and detached.
+    AtAttach,
+}
+
+/// What a host can do with a function: for an embedder to print and to branch on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How vectors reach the guest.
+    pub delivery: Delivery,
+    /// INTx can be delivered.
+    pub intx: bool,
+    /// MSI vectors there are; 0 without MSI.
+    pub msi: u16,
+    /// MSI-X vectors there are; 0 without MSI-X.
+    pub msix: u16,
+    /// A further MSI-X vector can be armed while others are live.
+    pub dynamic_msix: bool,
+    /// How DMA reaches the guest's memory.
+    pub dma: DmaReach,
+    /// Mappings of BAR ranges that can exist at once; nothing when there is no such limit.
+    pub mappings: Option<u32>,
+    /// Mappings start and end on multiples of this many bytes.
+    pub granularity: u64,
+    /// How it can be reset; nothing when it cannot.
+    pub reset: Option<ResetMethod>,
+    /// The host tells of errors that it finds (AER).
+    pub error_events: bool,
+    /// The host tells when it wants the function back.
+    pub request_events: bool,
+}
+
+/// Part of a BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BarRange {
+    /// BAR 0 to 5.
+    pub bar: u8,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl fmt::Display for BarRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BAR {} {:#x}..{:#x}", self.bar, self.offset, self.offset.saturating_add(self.len))
+    }
+}
+
+/// The two kinds of message interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// MSI, 1 to 32 vectors.
+    Msi,
+    /// MSI-X, 1 to 2048 vectors.
+    Msix,
+}
+
+impl fmt::Display for MessageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MessageKind::Msi => "MSI",
+            MessageKind::Msix => "MSI-X",
+        })
+    }
+}
+
+/// What a vector is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VectorState {
+    /// Delivered to the guest as this message.
+    Armed(MsiMessage),
+    /// Was armed; what the function signals now is kept until it is armed again.
+    Masked,
+}
+
+/// A vector and what it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorChange {
+    /// Vector number, from 0.
+    pub vector: u16,
+    /// What it is to be.
+    pub state: VectorState,
+}
+
+/// A call to the host that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{device}: {operation}: {source}")]
+pub struct HostError {
+    /// The function, as the host names it.
+    pub device: Arc<str>,
+    /// What was tried.
+    pub operation: Operation,
+    /// The errno, or what the VMM's port said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What was tried when a [`HostError`] came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Operation {
+    /// Reading configuration space.
+    #[error("read of {len} bytes of configuration space at {offset:#x}")]
+    ConfigRead {
+        /// First byte.
+        offset: u16,
+        /// Bytes.
+        len: usize,
+    },
+    /// Writing configuration space.
+    #[error("write of {len} bytes of configuration space at {offset:#x}")]
+    ConfigWrite {
+        /// First byte.
+        offset: u16,
+        /// Bytes.
+        len: usize,
+    },
+    /// Reading a BAR.
+    #[error("read of {0}")]
+    BarRead(BarRange),
+    /// Writing a BAR.
+    #[error("write of {0}")]
+    BarWrite(BarRange),
+    /// Mapping part of a BAR into the guest.
+    #[error("map of {range} at guest address {guest:#x}")]
+    Map {
+        /// The part.
+        range: BarRange,
+        /// Guest-physical address.
+        guest: u64,
+    },
+    /// Unmapping part of a BAR.
+    #[error("unmap of {range} from guest address {guest:#x}")]
+    Unmap {
+        /// The part.
+        range: BarRange,
+        /// Guest-physical address.
+        guest: u64,
+    },
+    /// Arming or masking a vector.
+    #[error("{kind} vector {vector}")]
+    Vector {
+        /// MSI or MSI-X.
+        kind: MessageKind,
+        /// The vector.
+        vector: u16,
+    },
+    /// Turning a kind of interrupt off.
+    #[error("turning {0} off")]
+    DisableVectors(MessageKind),
+    /// Resetting the function.
+    #[error("reset")]
+    Reset,
+}
+
+/// A host's function. Its calls may come from several threads at once, except that those which change a thing come
+/// one after the other: vectors under the function's lock, mappings under the address space's.
+pub trait HostFunction: Send + Sync {
+    /// How the host names it, for messages: `0000:01:00.0`.
+    fn name(&self) -> &Arc<str>;
+    /// What it is.
+    fn description(&self) -> &Description;
+    /// What the host can do with it.
+    fn report(&self) -> &Report;
+
+    /// Reads 1, 2 or 4 bytes of the physical configuration space.
+    fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<(), HostError>;
+    /// Writes 1, 2 or 4 bytes of the physical configuration space.
+    fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), HostError>;
+    /// Reads 1 to 8 bytes of a BAR.
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), HostError>;
+    /// Writes 1 to 8 bytes of a BAR.
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), HostError>;
+
+    /// Makes part of a memory BAR, inside one of its [`Region::mappable`] ranges, appear at a guest-physical address,
+    /// and within reach of other functions' DMA where the IOMMU allows that.
+    fn map(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
+    /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more.
+    fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
+
+    /// Makes vectors of one kind what they are to be: all that are given with one commit of routes and as few calls
+    /// to the host's kernel as it allows, live when this returns. The errors name the vectors that failed, which then
+    /// stay silent; the others are done.
+    fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError>;
+    /// Takes all vectors of a kind down; signals that were kept are dropped.
+    fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError>;
+    /// A masked vector has been signalled. Vectors that were never armed are not watched: theirs is the function's
+    /// own pending bit.
+    fn is_pending(&self, kind: MessageKind, vector: u16) -> bool;
+
+    /// Brings the function to the state it has after power-on, configuration registers kept by the host excepted.
+    fn reset(&self) -> Result<(), HostError>;
+}

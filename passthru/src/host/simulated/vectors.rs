@@ -1,0 +1,91 @@
+//! The eventfds that the simulated function signals.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+
+use parking_lot::Mutex;
+
+use super::config::{MSI_VECTORS, MSIX_VECTORS};
+use crate::host::MessageKind;
+use crate::host::eventfd::Triggers;
+
+/// Duplicates of the eventfds that vectors are pointed at.
+#[derive(Default)]
+pub struct SimulatedTriggers {
+    live: Mutex<Option<(MessageKind, Vec<Option<File>>)>>,
+}
+
+impl SimulatedTriggers {
+    /// The function signals a vector of the kind that is on; without one nothing happens.
+    pub fn raise(&self, vector: u16) {
+        if let Some((_, events)) = &*self.live.lock()
+            && let Some(Some(event)) = events.get(usize::from(vector))
+        {
+            // Fails only when the count is at its end, and then it is signalled all the same.
+            let _ = (&*event).write_all(&1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Triggers for SimulatedTriggers {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+        let copies: Vec<Option<File>> = events
+            .iter()
+            .map(|event| event.map(|e| e.try_clone_to_owned().map(File::from)).transpose())
+            .collect::<io::Result<_>>()?;
+        let end = usize::from(first) + copies.len();
+        if end > usize::from(self.count(kind)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut live = self.live.lock();
+        let (now, slots) = live.get_or_insert_with(|| (kind, Vec::new()));
+        if *now != kind {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if slots.len() < end {
+            slots.resize_with(end, || None);
+        }
+        for (slot, copy) in slots.iter_mut().skip(usize::from(first)).zip(copies) {
+            *slot = copy;
+        }
+        Ok(())
+    }
+
+    fn disable(&self, kind: MessageKind) -> io::Result<()> {
+        let mut live = self.live.lock();
+        if live.as_ref().is_some_and(|(now, _)| *now == kind) {
+            *live = None;
+        }
+        Ok(())
+    }
+
+    fn count(&self, kind: MessageKind) -> u16 {
+        match kind {
+            MessageKind::Msi => MSI_VECTORS,
+            MessageKind::Msix => MSIX_VECTORS,
+        }
+    }
+
+    fn is_dynamic(&self, kind: MessageKind) -> bool {
+        kind == MessageKind::Msix
+    }
+}
+
+impl Triggers for std::sync::Arc<SimulatedTriggers> {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+        (**self).set(kind, first, events)
+    }
+
+    fn disable(&self, kind: MessageKind) -> io::Result<()> {
+        (**self).disable(kind)
+    }
+
+    fn count(&self, kind: MessageKind) -> u16 {
+        (**self).count(kind)
+    }
+
+    fn is_dynamic(&self, kind: MessageKind) -> bool {
+        (**self).is_dynamic(kind)
+    }
+}

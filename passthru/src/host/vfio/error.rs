@@ -1,0 +1,166 @@
+//! Why a function could not be opened, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::sysfs::Member;
+use crate::pci::HostAddress;
+use crate::ports::PortError;
+
+/// Why a function could not be opened through VFIO.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing in the host is called so.
+    #[error("there is no PCI function '{name}' in this host; `lspci -D` lists those there are")]
+    UnknownDevice {
+        /// As given.
+        name: String,
+    },
+    /// The IOMMU does not know it.
+    #[error(
+        "{address}: it has no IOMMU group: the host's IOMMU is off; turn it on in the firmware and boot with \
+         intel_iommu=on (Intel; AMD's is on by default)"
+    )]
+    NoGroup {
+        /// The function.
+        address: HostAddress,
+    },
+    /// Held by a driver of the host, or by none.
+    #[error("{address}: it is {}, not bound to vfio-pci; release it with: {}", held(.driver), bind_command(*.address))]
+    NotBound {
+        /// The function.
+        address: HostAddress,
+        /// Who holds it.
+        driver: Option<String>,
+    },
+    /// Other members of its group are held by drivers of the host.
+    #[error("{address}: group {group} is not viable: {}", offenders(.members))]
+    GroupNotViable {
+        /// The function.
+        address: HostAddress,
+        /// Its group.
+        group: u32,
+        /// Those in the way.
+        members: Vec<Member>,
+    },
+    /// The group's file cannot be opened.
+    #[error("{address}: open of {path}: {source}{}", open_hint(.source, *.address))]
+    Group {
+        /// The function.
+        address: HostAddress,
+        /// The file.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// The container cannot be opened, or is not what it should be.
+    #[error("VFIO container /dev/vfio/vfio: {source}; is the module loaded? (modprobe vfio-pci)")]
+    Container {
+        /// What vfio-ioctls says.
+        source: vfio_ioctls::VfioError,
+    },
+    /// A call to VFIO.
+    #[error("{address}: {call}: {source}")]
+    Call {
+        /// The function.
+        address: HostAddress,
+        /// The ioctl.
+        call: &'static str,
+        /// errno.
+        source: io::Error,
+    },
+    /// Guest memory cannot be pinned.
+    #[error(
+        "{address}: pinning {len} bytes of guest memory for DMA: {source}; the memory lock limit is {limit} bytes: \
+         raise it above the guest's memory (ulimit -l, or LimitMEMLOCK= in a systemd unit)"
+    )]
+    MemoryLock {
+        /// The function for which memory was mapped.
+        address: HostAddress,
+        /// Bytes of the region.
+        len: u64,
+        /// `RLIMIT_MEMLOCK`.
+        limit: u64,
+        /// errno.
+        source: io::Error,
+    },
+    /// Guest memory cannot be mapped.
+    #[error("{address}: VFIO_IOMMU_MAP_DMA of guest memory {:#x}..{:#x}: {source}", .range.start, .range.end)]
+    DmaMap {
+        /// The function for which memory was mapped.
+        address: HostAddress,
+        /// Guest-physical addresses.
+        range: Range<u64>,
+        /// errno.
+        source: io::Error,
+    },
+    /// Guest memory lies where the IOMMU cannot translate.
+    #[error(
+        "{address}: guest memory {:#x}..{:#x} is not within what the IOMMU translates ({}); give the guest less \
+         memory", .range.start, .range.end, ranges(.usable)
+    )]
+    IovaRange {
+        /// The function for which memory was mapped.
+        address: HostAddress,
+        /// Guest-physical addresses.
+        range: Range<u64>,
+        /// What the IOMMU translates.
+        usable: Vec<Range<u64>>,
+    },
+    /// A port of the VMM failed.
+    #[error("{address}: {source}")]
+    Port {
+        /// The function.
+        address: HostAddress,
+        /// What the VMM says.
+        source: PortError,
+    },
+    /// The kernel's answer makes no sense.
+    #[error("{address}: VFIO says that it is no PCI device")]
+    NotPci {
+        /// The function.
+        address: HostAddress,
+    },
+}
+
+fn held(driver: &Option<String>) -> impl fmt::Display {
+    match driver {
+        Some(driver) => format!("held by driver {driver}"),
+        None => "held by no driver".to_owned(),
+    }
+}
+
+/// What binds a function to vfio-pci by hand.
+pub fn bind_command(address: HostAddress) -> String {
+    format!(
+        "echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; \
+         echo {address} > /sys/bus/pci/devices/{address}/driver/unbind; \
+         echo {address} > /sys/bus/pci/drivers_probe"
+    )
+}
+
+fn offenders(members: &[Member]) -> impl fmt::Display {
+    if members.is_empty() {
+        return "a member of it is in use by the host".to_owned();
+    }
+    let one = |m: &Member| {
+        let driver = m.driver.as_deref().unwrap_or("no driver");
+        format!("{} is bound to {driver}; release it with: {}", m.address, bind_command(m.address))
+    };
+    members.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn open_hint(source: &io::Error, address: HostAddress) -> String {
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => "; another process holds the group: another VM with this function?".to_owned(),
+        Some(libc::EACCES | libc::EPERM) => "; run as root or give this user the file (chown)".to_owned(),
+        Some(libc::ENOENT) => format!("; bind the function: {}", bind_command(address)),
+        _ => String::new(),
+    }
+}
+
+fn ranges(usable: &[Range<u64>]) -> impl fmt::Display {
+    usable.iter().map(|r| format!("{:#x}..{:#x}", r.start, r.end)).collect::<Vec<_>>().join(", ")
+}

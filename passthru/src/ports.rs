@@ -1,0 +1,192 @@
+//! What a VMM gives: the traits through which this library reaches a guest's memory, interrupts and events.
+//!
+//! A VMM implements them once and hands them over in [`Ports`]. Every call may come from a vCPU thread that is in
+//! the middle of a trapped access, or from the thread that attaches and detaches functions; none is made with a
+//! lock held that an access by another vCPU to another function could wait for.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::pci::{Slot, Space};
+
+/// A port's call that failed in the VMM.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {source}")]
+pub struct PortError {
+    /// What was tried, as `KVM_SET_USER_MEMORY_REGION of 0x1000 bytes at 0xc0000000`.
+    pub operation: String,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Part of the guest's memory that a device may reach by DMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaRegion {
+    /// Guest-physical address, which is also its IOVA.
+    pub guest: u64,
+    /// Address in this process.
+    pub host: *mut u8,
+    /// Bytes.
+    pub len: u64,
+}
+
+// SAFETY: the pointer is an address that is handed to the kernel or turned into volatile accesses by whoever maps it;
+// it is not dereferenced here.
+unsafe impl Send for DmaRegion {}
+// SAFETY: as above.
+unsafe impl Sync for DmaRegion {}
+
+/// What the guest may do with host memory that is mapped for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and writes go straight to the memory.
+    ReadWrite,
+    /// Reads go to the memory; writes reach whatever traps the range.
+    ReadOnly,
+}
+
+/// What answers the accesses to a BAR's trapped ranges.
+pub trait BarAccess: Send + Sync {
+    /// Reads `data.len()` bytes (1 to 8) at byte `offset` of BAR `bar`; what cannot be read is all-ones.
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]);
+    /// Writes `data` (1 to 8 bytes) at byte `offset` of BAR `bar`.
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]);
+}
+
+/// A range of guest addresses whose accesses go to a [`BarAccess`].
+#[derive(Clone)]
+pub struct Trap {
+    /// Memory or I/O ports.
+    pub space: Space,
+    /// Guest-physical addresses, or ports.
+    pub range: Range<u64>,
+    /// Who answers.
+    pub target: Arc<dyn BarAccess>,
+    /// Its place in the guest.
+    pub slot: Slot,
+    /// Number of the BAR that the range belongs to.
+    pub bar: u8,
+    /// Offset in that BAR of the range's first byte.
+    pub offset: u64,
+}
+
+impl fmt::Debug for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trap { space, range, slot, bar, offset, .. } = self;
+        write!(f, "{space:?} {:#x}..{:#x} -> {slot} BAR {bar} + {offset:#x}", range.start, range.end)
+    }
+}
+
+/// The guest's physical address space and I/O ports.
+pub trait MemoryPort: Send + Sync {
+    /// Makes `len` bytes of this process' memory at `host` appear at guest-physical address `guest`. All three are
+    /// multiples of the page size, and nothing else is mapped there.
+    ///
+    /// # Safety
+    /// The memory stays mapped in this process until [`MemoryPort::unmap`] of the same range has returned.
+    unsafe fn map(&self, guest: u64, host: *mut u8, len: u64, access: Access) -> Result<(), PortError>;
+
+    /// Takes away what [`MemoryPort::map`] put at exactly this range. When it returns, no vCPU reaches it any more.
+    fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError>;
+
+    /// Lets accesses to ranges reach their functions, and others no longer do so, as one change: an access on
+    /// another vCPU finds the state before it or after it. `remove` names ranges that were added before.
+    fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError>;
+
+    /// The memory that devices may reach by DMA. Constant while functions are attached.
+    fn dma_regions(&self) -> Vec<DmaRegion>;
+}
+
+/// A message's address and data, as a function writes them to signal an interrupt (PCIe 6.0 §6.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MsiMessage {
+    /// Where the function writes.
+    pub address: u64,
+    /// What it writes.
+    pub data: u32,
+}
+
+/// Global system interrupt: the number of an entry in the VMM's interrupt routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gsi(pub u32);
+
+/// Interrupts to the guest.
+pub trait InterruptPort: Send + Sync {
+    /// A GSI of its own for a message of the function at `slot`.
+    fn allocate(&self, slot: Slot) -> Result<Gsi, PortError>;
+    /// Gives a GSI back. Its route ends with the next commit.
+    fn release(&self, gsi: Gsi);
+    /// Says which message `gsi` stands for; takes effect with [`InterruptPort::commit`].
+    fn route(&self, gsi: Gsi, message: MsiMessage);
+    /// Makes all changes of routes since the last commit effective, with one call to the hypervisor.
+    fn commit(&self) -> Result<(), PortError>;
+    /// From now on a signal on the eventfd raises `gsi` without a detour through user space. A count that stands on
+    /// the eventfd already is delivered at once.
+    fn attach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError>;
+    /// Undoes [`InterruptPort::attach`]; from then on signals are counted on the eventfd.
+    fn detach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError>;
+    /// The GSI that INTx pin `pin` (1 to 4) of the function at `slot` is wired to. Several may share one.
+    fn line(&self, slot: Slot, pin: u8) -> Gsi;
+    /// A signal on `trigger` raises the level-triggered `gsi`, which stays raised until the guest's end of interrupt;
+    /// then `resample` is signalled. False when the hypervisor cannot do that.
+    fn attach_line(
+        &self,
+        gsi: Gsi,
+        trigger: BorrowedFd<'_>,
+        resample: BorrowedFd<'_>,
+    ) -> Result<bool, PortError>;
+    /// Undoes [`InterruptPort::attach_line`].
+    fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError>;
+}
+
+/// Names a watch of [`EventPort::watch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchId(pub u64);
+
+/// File descriptors that the VMM must know or watch.
+pub trait EventPort: Send + Sync {
+    /// A guest's write of `len` bytes (0 for any) to `address`, of value `value` if one is given, signals the eventfd
+    /// and does nothing else.
+    fn attach_doorbell(
+        &self,
+        space: Space,
+        address: u64,
+        len: u8,
+        value: Option<u64>,
+        event: BorrowedFd<'_>,
+    ) -> Result<(), PortError>;
+    /// Undoes [`EventPort::attach_doorbell`] with the same arguments.
+    fn detach_doorbell(
+        &self,
+        space: Space,
+        address: u64,
+        len: u8,
+        value: Option<u64>,
+        event: BorrowedFd<'_>,
+    ) -> Result<(), PortError>;
+    /// Calls `ready` on the VMM's event loop whenever the descriptor is readable, until it is no longer watched.
+    /// `ready` reads the descriptor empty. It must not call [`EventPort::unwatch`].
+    fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError>;
+    /// Ends a watch. When it returns, `ready` neither runs nor will run.
+    fn unwatch(&self, watch: WatchId);
+    /// Tells the hypervisor of a VFIO group or device file, before a device is opened with it, so that it knows of
+    /// DMA that is not cache-coherent (`KVM_DEV_VFIO_FILE_ADD`).
+    fn register_file(&self, file: BorrowedFd<'_>) -> Result<(), PortError>;
+    /// Undoes [`EventPort::register_file`]; nothing happens for a file that was not registered.
+    fn unregister_file(&self, file: BorrowedFd<'_>);
+}
+
+/// Everything a VMM gives.
+#[derive(Clone)]
+pub struct Ports {
+    /// The guest's physical address space and I/O ports.
+    pub memory: Arc<dyn MemoryPort>,
+    /// Interrupts to the guest.
+    pub interrupts: Arc<dyn InterruptPort>,
+    /// File descriptors that the VMM must know or watch.
+    pub events: Arc<dyn EventPort>,
+}

@@ -1,0 +1,51 @@
+//! The command line.
+
+mod exit;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use log::LevelFilter;
+
+/// Puts host PCI functions into a virtual machine's slots.
+///
+/// Without a command: boots a small guest of its own with a simulated function at 0:8:0, and shows what it saw and
+/// measured.
+#[derive(Debug, Parser)]
+#[command(name = "slotpass", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Says more on stderr; twice: says everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+}
+
+/// Runs the program with these arguments, of which the first is its name.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are no errors; the others are this program's, and all of those are 1.
+            return if error.use_stderr() { exit::FAILED } else { ExitCode::SUCCESS };
+        }
+    };
+    let level = match cli.verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    match cli.command {
+        Some(Command::Run(arguments)) => run::run(arguments, level),
+        None => run::demo(level),
+    }
+}

@@ -1,0 +1,202 @@
+//! `slotpass run`, and `slotpass` alone.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use env_logger::{Builder, Target, WriteStyle};
+use log::LevelFilter;
+
+use super::exit;
+use crate::config::{ConfigError, VmFile};
+use crate::machine::{self, Description, Image, MachineError, Outcome};
+use crate::memory::{Backing, RamSize};
+use crate::slot_map::Assignment;
+
+/// Boots a guest with functions of this host in its slots
+///
+/// The guest's serial port is stdin and stdout; everything slotpass itself says goes to stderr.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A VM's description in JSON; options given beside it count more, and slots are added
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Linux bzImage, PVH ELF or multiboot 1 image
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// Guest memory [default: 512M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<RamSize>,
+    /// Processors [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    cpus: Option<u32>,
+    /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, or sim:NAME
+    #[arg(long = "slot", value_name = "B:D:F=DEVICE")]
+    slots: Vec<Assignment>,
+    /// Writes what slotpass says to a file instead of stderr; errors that end it go to both
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Says at the end what made the guest exit, on stderr or as JSON to a file
+    #[arg(long, value_name = "json:FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    stats: Option<StatsTarget>,
+    /// A reset by the guest ends it
+    #[arg(long)]
+    no_reboot: bool,
+    /// Refuses functions that cannot be reset
+    #[arg(long)]
+    require_reset: bool,
+    /// Backs guest memory with reserved huge pages
+    #[arg(long)]
+    hugepages: bool,
+}
+
+#[derive(Clone, Debug)]
+enum StatsTarget {
+    Stderr,
+    Json(PathBuf),
+}
+
+impl std::str::FromStr for StatsTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StatsTarget, String> {
+        match text.strip_prefix("json:") {
+            Some(file) if !file.is_empty() => Ok(StatsTarget::Json(file.into())),
+            None if text.is_empty() => Ok(StatsTarget::Stderr),
+            _ => Err("only json:FILE can be given".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no kernel: give --kernel FILE, or \"kernel\" in the --config file")]
+    NoKernel,
+    #[error("cpus: {0} is not 1 to 4096")]
+    Cpus(u32),
+    #[error("{path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+impl Arguments {
+    fn description(self) -> Result<Description, RunError> {
+        let file = match &self.config {
+            Some(path) => VmFile::read(path)?,
+            None => VmFile::default(),
+        };
+        let mut assignments: Vec<Assignment> = file.assignments().collect();
+        assignments.extend(self.slots);
+        let kernel = self.kernel.or(file.kernel).ok_or(RunError::NoKernel)?;
+        let cpus = self.cpus.or(file.cpus).unwrap_or(1);
+        if !(1..=4096).contains(&cpus) {
+            return Err(RunError::Cpus(cpus));
+        }
+        Ok(Description {
+            image: Image::Files { kernel, initrd: self.initrd.or(file.initrd) },
+            command_line: self.cmdline.or(file.cmdline).unwrap_or_default(),
+            memory: self.memory.or(file.memory).unwrap_or_default(),
+            backing: if self.hugepages { Backing::ReservedHugePages } else { Backing::Transparent },
+            cpus,
+            assignments,
+            require_reset: self.require_reset,
+            no_reboot: self.no_reboot,
+        })
+    }
+}
+
+/// Runs a guest as the arguments say.
+pub fn run(arguments: Arguments, level: LevelFilter) -> ExitCode {
+    let stats = arguments.stats.clone();
+    let log = arguments.log.clone();
+    if let Err(error) = start_log(log.as_ref(), level) {
+        return failed(&error);
+    }
+    let outcome = arguments.description().and_then(|d| Ok(machine::run(&d)?));
+    match outcome {
+        Ok(outcome) => finish(&outcome, stats.as_ref()),
+        Err(error) => {
+            if log.is_some() {
+                log::error!("{error}");
+            }
+            failed(&error)
+        }
+    }
+}
+
+/// Runs the guest that is part of this program.
+pub fn demo(level: LevelFilter) -> ExitCode {
+    if let Err(error) = start_log(None, level) {
+        return failed(&error);
+    }
+    let description = Description {
+        image: Image::Embedded { name: "demo", bytes: guest::DEMO },
+        command_line: "slot=0:8:0".to_owned(),
+        memory: RamSize::default(),
+        backing: Backing::Transparent,
+        cpus: 1,
+        assignments: "0:8:0=sim:demo".parse().into_iter().collect(),
+        require_reset: true,
+        no_reboot: true,
+    };
+    match machine::run(&description) {
+        Ok(outcome) => finish(&outcome, None),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+fn failed(error: &RunError) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("slotpass: {line}");
+    }
+    exit::FAILED
+}
+
+fn finish(outcome: &Outcome, stats: Option<&StatsTarget>) -> ExitCode {
+    if let Some(message) = exit::message(&outcome.stop) {
+        eprintln!("slotpass: {message}");
+    }
+    match stats {
+        None => {}
+        Some(StatsTarget::Stderr) => eprintln!("{}", outcome.stats),
+        Some(StatsTarget::Json(path)) => {
+            let json = serde_json::to_vec_pretty(&outcome.stats).map_err(io::Error::from);
+            if let Err(source) = json.and_then(|json| fs::write(path, json)) {
+                return failed(&RunError::Write { path: path.clone(), source });
+            }
+        }
+    }
+    exit::code(&outcome.stop)
+}
+
+fn start_log(file: Option<&PathBuf>, level: LevelFilter) -> Result<(), RunError> {
+    let mut builder = Builder::new();
+    builder.filter_level(level).write_style(WriteStyle::Never);
+    match file {
+        Some(path) => {
+            let file = File::create(path).map_err(|source| RunError::Write { path: path.clone(), source })?;
+            builder.target(Target::Pipe(Box::new(file)));
+        }
+        None => {
+            builder.target(Target::Stderr);
+        }
+    }
+    builder.format(|out, record| {
+        use std::io::Write;
+        let level = record.level().as_str().to_lowercase();
+        writeln!(out, "slotpass: {level}: {}", record.args())
+    });
+    builder.init();
+    Ok(())
+}

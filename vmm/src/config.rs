@@ -1,0 +1,155 @@
+//! A VM's description: from a JSON file and the command line.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use passthru::pci::Slot;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::memory::RamSize;
+use crate::slot_map::{Assignment, DeviceName};
+
+/// A VM's JSON file. Unknown fields are refused; those that are absent have the defaults of the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmFile {
+    /// Kernel image.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub cmdline: Option<String>,
+    /// Size of the guest's memory, as `"512M"`.
+    #[serde(default, deserialize_with = "ram_size")]
+    pub memory: Option<RamSize>,
+    /// Processors.
+    pub cpus: Option<u32>,
+    /// Functions to pass through.
+    #[serde(default)]
+    pub pci_devices: Vec<PciDevice>,
+}
+
+/// A function to pass through.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciDevice {
+    /// Host function: an address, a path in sysfs, or `sim:NAME`.
+    pub path: String,
+    /// Its place in the guest: `B:D:F`, `D:F` or `D`.
+    #[serde(deserialize_with = "slot")]
+    pub pci_slot: Slot,
+}
+
+fn ram_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RamSize>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn slot<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Slot, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+/// Why a VM's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path}:{line}:{column}: {}{message}", field_prefix(.field))]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// As `pci_devices[0].pci_slot`; empty when it is the file as a whole.
+        field: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+fn field_prefix(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!("field {field}: ") }
+}
+
+impl VmFile {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<VmFile, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        VmFile::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<VmFile, ConfigError> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let content = |field: String, error: &serde_json::Error| {
+            let (line, column) = (error.line(), error.column());
+            // serde_json ends its messages with the position, which comes first here.
+            let message = error.to_string();
+            let position = format!(" at line {line} column {column}");
+            let message = message.strip_suffix(&position).unwrap_or(&message).to_owned();
+            ConfigError::Content { path: path.to_owned(), line, column, field, message }
+        };
+        let file = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let field = error.path().to_string();
+            content(if field == "." { String::new() } else { field }, error.inner())
+        })?;
+        json.end().map_err(|error| content(String::new(), &error))?;
+        Ok(file)
+    }
+
+    /// The functions to pass through.
+    pub fn assignments(&self) -> impl Iterator<Item = Assignment> {
+        self.pci_devices.iter().map(|device| Assignment {
+            slot: device.pci_slot,
+            device: DeviceName::from(device.path.as_str()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_as_smartos_writes_it() {
+        let file = VmFile::parse(
+            Path::new("vm.json"),
+            r#"{ "kernel": "/boot/vmlinuz", "memory": "1G", "cpus": 2,
+                 "pci_devices": [ { "path": "0000:01:00.0", "pci_slot": "0:8:0" },
+                                  { "path": "sim:demo", "pci_slot": "8:1" } ] }"#,
+        )
+        .unwrap();
+        let slots: Vec<String> = file.assignments().map(|a| format!("{}={}", a.slot, a.device)).collect();
+        assert_eq!(slots, ["0:8:0=0000:01:00.0", "0:8:1=sim:demo"]);
+    }
+
+    #[test]
+    fn errors_say_line_column_and_field() {
+        for (text, want) in [
+            (
+                "{\n \"cpus\": \"two\" }",
+                "vm.json:2:14: field cpus: invalid type: string \"two\", expected u32",
+            ),
+            ("{", "vm.json:1:1: EOF while parsing an object"),
+            ("{ \"kernl\": 1 }", "vm.json:1:9: field kernl: unknown field `kernl`, expected one of"),
+            (
+                "{\"pci_devices\":\n[{\"path\": \"x\", \"pci_slot\": \"0:32:0\"}]}",
+                "vm.json:2:37: field pci_devices[0].pci_slot: slot '0:32:0': device 32 is out of range (0 to 31)",
+            ),
+            ("{\"pci_devices\": [{\"path\": \"x\"}]}", "field pci_devices[0]: missing field `pci_slot`"),
+            ("{} x", "vm.json:1:4: trailing characters"),
+        ] {
+            let error = VmFile::parse(Path::new("vm.json"), text).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! KVM's interrupt routing table and irqfds.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
+    kvm_irq_routing_msi,
+};
+use kvm_ioctls::{Cap, VmFd};
+use parking_lot::Mutex;
+use passthru::pci::Slot;
+use passthru::ports::{Gsi, InterruptPort, MsiMessage, PortError};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::layout;
+
+/// Routes that every KVM with routing allows (`KVM_MAX_IRQ_ROUTES`), when the capability does not say.
+const ROUTES: u32 = 4096;
+
+/// Interrupts to the guest.
+pub struct KvmInterrupts {
+    vm: Arc<VmFd>,
+    table: Mutex<Routes>,
+    limit: u32,
+    calls: AtomicU64,
+}
+
+struct Routes {
+    /// Routes of the interrupt controllers' pins, which are always there.
+    pins: Vec<kvm_irq_routing_entry>,
+    /// Message routes; a GSI without a message has none yet.
+    messages: BTreeMap<u32, Option<MsiMessage>>,
+    /// Something changed since the last commit.
+    changed: bool,
+}
+
+impl KvmInterrupts {
+    /// Routes of the PICs and the I/O APIC only.
+    pub fn new(vm: Arc<VmFd>) -> Result<KvmInterrupts, PortError> {
+        let limit =
+            u32::try_from(vm.check_extension_int(Cap::IrqRouting)).ok().filter(|n| *n > 1).unwrap_or(ROUTES);
+        let table = Routes { pins: pins(), messages: BTreeMap::new(), changed: true };
+        let interrupts = KvmInterrupts { vm, table: Mutex::new(table), limit, calls: AtomicU64::new(0) };
+        interrupts.commit()?;
+        Ok(interrupts)
+    }
+
+    /// Calls of `KVM_SET_GSI_ROUTING` so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// The PICs have GSIs 0 to 15, the I/O APIC all of its pins; GSI 0, the timer, comes in at its pin 2, as the MADT says
+/// (ACPI 6.5 §5.2.12.5).
+fn pins() -> Vec<kvm_irq_routing_entry> {
+    let route = |gsi, irqchip, pin| {
+        let mut entry =
+            kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..kvm_irq_routing_entry::default() };
+        entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
+        entry
+    };
+    let master = (0..8).map(|gsi| route(gsi, KVM_IRQCHIP_PIC_MASTER, gsi));
+    let slave = (8..16).map(|gsi| route(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8));
+    let io_apic = (0..layout::IO_APIC_PINS)
+        .filter(|gsi| *gsi != 2)
+        .map(|gsi| route(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { 2 } else { gsi }));
+    master.chain(slave).chain(io_apic).collect()
+}
+
+/// The pin of the I/O APIC that INTx pin `pin` (1 to 4) of a device is wired to: pins 16 to 23, rotated by device so
+/// that neighbours do not share (PCIe 6.0 §2.2.8.1 does so across bridges).
+pub fn intx_gsi(device: u8, pin: u8) -> u32 {
+    16 + (u32::from(device) + u32::from(pin.saturating_sub(1))) % 8
+}
+
+/// kvm-ioctls and vmm-sys-util want an [`EventFd`] of their own, not somebody's descriptor.
+pub(super) fn with_eventfd<T>(fd: BorrowedFd<'_>, call: impl FnOnce(&EventFd) -> T) -> T {
+    // SAFETY: the descriptor is open while it is borrowed, and it is not closed here.
+    let event = ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_raw_fd()) });
+    call(&event)
+}
+
+pub(super) fn failed(operation: &str) -> impl FnOnce(kvm_ioctls::Error) -> PortError {
+    let operation = operation.to_owned();
+    move |error| PortError { operation, source: error.into() }
+}
+
+impl InterruptPort for KvmInterrupts {
+    fn allocate(&self, slot: Slot) -> Result<Gsi, PortError> {
+        let mut table = self.table.lock();
+        let (first, last) = (layout::IO_APIC_PINS, layout::IO_APIC_PINS + self.limit);
+        // The entries of the pins take their share of the table.
+        let is_full = table.messages.len() + table.pins.len() >= self.limit as usize;
+        let free = (first..last).find(|gsi| !table.messages.contains_key(gsi)).filter(|_| !is_full);
+        let gsi = free.ok_or_else(|| PortError {
+            operation: format!(
+                "GSI for a vector of {slot}: all {} routes of this KVM are in use",
+                self.limit
+            ),
+            source: io::Error::from_raw_os_error(libc::ENOSPC),
+        })?;
+        table.messages.insert(gsi, None);
+        Ok(Gsi(gsi))
+    }
+
+    fn release(&self, gsi: Gsi) {
+        let mut table = self.table.lock();
+        if table.messages.remove(&gsi.0).flatten().is_some() {
+            table.changed = true;
+        }
+    }
+
+    fn route(&self, gsi: Gsi, message: MsiMessage) {
+        let mut table = self.table.lock();
+        if let Some(route) = table.messages.get_mut(&gsi.0) {
+            *route = Some(message);
+            table.changed = true;
+        }
+    }
+
+    fn commit(&self) -> Result<(), PortError> {
+        let mut table = self.table.lock();
+        if !table.changed {
+            return Ok(());
+        }
+        let message = |(gsi, message): (&u32, &Option<MsiMessage>)| {
+            let MsiMessage { address, data } = (*message)?;
+            let mut entry = kvm_irq_routing_entry {
+                gsi: *gsi,
+                type_: KVM_IRQ_ROUTING_MSI,
+                ..kvm_irq_routing_entry::default()
+            };
+            entry.u.msi = kvm_irq_routing_msi {
+                address_lo: address as u32,
+                address_hi: (address >> 32) as u32,
+                data,
+                ..kvm_irq_routing_msi::default()
+            };
+            Some(entry)
+        };
+        let entries: Vec<_> =
+            table.pins.iter().copied().chain(table.messages.iter().filter_map(message)).collect();
+        let operation = || format!("KVM_SET_GSI_ROUTING of {} routes", entries.len());
+        let routing = KvmIrqRouting::from_entries(&entries).map_err(|error| PortError {
+            operation: operation(),
+            source: io::Error::other(format!("{error:?}")),
+        })?;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.vm
+            .set_gsi_routing(&routing)
+            .map_err(|error| PortError { operation: operation(), source: error.into() })?;
+        table.changed = false;
+        Ok(())
+    }
+
+    fn attach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
+        with_eventfd(event, |event| self.vm.register_irqfd(event, gsi.0)).map_err(failed("KVM_IRQFD"))
+    }
+
+    fn detach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
+        with_eventfd(event, |event| self.vm.unregister_irqfd(event, gsi.0))
+            .map_err(failed("KVM_IRQFD (detach)"))
+    }
+
+    fn line(&self, slot: Slot, pin: u8) -> Gsi {
+        Gsi(intx_gsi(slot.device(), pin))
+    }
+
+    fn attach_line(
+        &self,
+        gsi: Gsi,
+        trigger: BorrowedFd<'_>,
+        resample: BorrowedFd<'_>,
+    ) -> Result<bool, PortError> {
+        if !self.vm.check_extension(Cap::IrqfdResample) {
+            return Ok(false);
+        }
+        let attach = |trigger: &EventFd| {
+            with_eventfd(resample, |resample| self.vm.register_irqfd_with_resample(trigger, resample, gsi.0))
+        };
+        with_eventfd(trigger, attach).map_err(failed("KVM_IRQFD with resample"))?;
+        Ok(true)
+    }
+
+    fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError> {
+        self.detach(gsi, trigger)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_devices_have_different_lines() {
+        for device in 0..32 {
+            let lines: Vec<u32> = (1..=4).map(|pin| intx_gsi(device, pin)).collect();
+            assert!(lines.iter().all(|gsi| (16..24).contains(gsi)));
+            assert_ne!(intx_gsi(device, 1), intx_gsi(device + 1, 1));
+        }
+    }
+
+    #[test]
+    fn the_timer_comes_in_at_pin_2_and_every_pin_has_one_gsi() {
+        let io_apic: Vec<(u32, u32)> = pins()
+            .iter()
+            .map(|entry| {
+                // SAFETY: all of them are routes to interrupt controllers.
+                (entry.gsi, unsafe { entry.u.irqchip })
+            })
+            .filter(|(_, chip)| chip.irqchip == KVM_IRQCHIP_IOAPIC)
+            .map(|(gsi, chip)| (gsi, chip.pin))
+            .collect();
+        assert!(io_apic.contains(&(0, 2)) && !io_apic.iter().any(|(gsi, _)| *gsi == 2));
+        assert_eq!(io_apic.len(), 23);
+    }
+}

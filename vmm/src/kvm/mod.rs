@@ -1,0 +1,112 @@
+//! KVM: the virtual machine and what this library's ports are on it.
+
+pub mod events;
+pub mod interrupts;
+pub mod memory;
+pub mod vcpu;
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, kvm_irqchip,
+    kvm_pit_config, kvm_pit_state2,
+};
+use kvm_ioctls::{Kvm, VmFd};
+
+use crate::layout;
+
+/// KVM's API has had this version since Linux 2.6.22.
+const API_VERSION: i32 = 12;
+
+/// A call to KVM that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// No way to KVM.
+    #[error("/dev/kvm: {source}{}", open_hint(.source))]
+    Open {
+        /// errno.
+        source: io::Error,
+    },
+    /// Not the KVM that is documented.
+    #[error("/dev/kvm: API version {0} instead of {API_VERSION}; this kernel is too old")]
+    ApiVersion(i32),
+    /// A call.
+    #[error("{call}: {source}")]
+    Call {
+        /// The ioctl.
+        call: &'static str,
+        /// errno.
+        source: io::Error,
+    },
+}
+
+fn open_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "; load it with `modprobe kvm_intel` or `modprobe kvm_amd`, after turning virtualization on in the \
+             firmware (in a virtual machine: nested virtualization in its host)"
+        }
+        Some(libc::EACCES | libc::EPERM) => "; run as root or as a member of group kvm",
+        _ => "",
+    }
+}
+
+/// For `map_err`: names the call.
+pub(crate) fn call(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+    move |error| KvmError::Call { call, source: error.into() }
+}
+
+/// A virtual machine with interrupt controllers and a timer in the kernel.
+pub struct Vm {
+    kvm: Kvm,
+    fd: Arc<VmFd>,
+    controllers: Vec<kvm_irqchip>,
+    timer: kvm_pit_state2,
+}
+
+impl Vm {
+    /// A new one.
+    pub fn new() -> Result<Vm, KvmError> {
+        let kvm = Kvm::new().map_err(|error| KvmError::Open { source: error.into() })?;
+        let version = kvm.get_api_version();
+        if version != API_VERSION {
+            return Err(KvmError::ApiVersion(version));
+        }
+        let fd = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(call("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        fd.set_tss_address(layout::KVM_TSS as usize).map_err(call("KVM_SET_TSS_ADDR"))?;
+        fd.create_irq_chip().map_err(call("KVM_CREATE_IRQCHIP"))?;
+        // Port 0x61 belongs to the timer as well; Linux calibrates its clock by it.
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
+        fd.create_pit2(pit).map_err(call("KVM_CREATE_PIT2"))?;
+        let controllers = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC]
+            .into_iter()
+            .map(|chip_id| {
+                let mut chip = kvm_irqchip { chip_id, ..kvm_irqchip::default() };
+                fd.get_irqchip(&mut chip).map_err(call("KVM_GET_IRQCHIP"))?;
+                Ok(chip)
+            })
+            .collect::<Result<_, KvmError>>()?;
+        let timer = fd.get_pit2().map_err(call("KVM_GET_PIT2"))?;
+        Ok(Vm { kvm, fd: Arc::new(fd), controllers, timer })
+    }
+
+    /// The system's KVM.
+    pub fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// The virtual machine's descriptor.
+    pub fn fd(&self) -> &Arc<VmFd> {
+        &self.fd
+    }
+
+    /// Interrupt controllers and timer back to their state after power-on.
+    pub fn reset(&self) -> Result<(), KvmError> {
+        for chip in &self.controllers {
+            self.fd.set_irqchip(chip).map_err(call("KVM_SET_IRQCHIP"))?;
+        }
+        self.fd.set_pit2(&self.timer).map_err(call("KVM_SET_PIT2"))
+    }
+}

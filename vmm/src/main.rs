@@ -1,0 +1,7 @@
+//! The program `slotpass`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main(std::env::args_os())
+}

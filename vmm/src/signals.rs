@@ -1,0 +1,78 @@
+//! Signals that end the program, taken from a descriptor; and the one that makes a vCPU leave guest mode.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::size_of;
+use std::os::fd::FromRawFd;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use log::debug;
+use std::sync::Arc;
+use vmm_sys_util::signal::{SIGRTMIN, block_signal, register_signal_handler};
+
+use crate::control::{Control, Stop};
+
+/// The signals that end the program, in good order, and what they are called.
+const ENDING: [(libc::c_int, &str); 3] =
+    [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGHUP, "SIGHUP")];
+
+/// Makes a vCPU thread leave guest mode: its handler does nothing.
+pub fn kick_signal() -> libc::c_int {
+    SIGRTMIN()
+}
+
+extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// Blocks the ending signals in this thread and those that it starts, and lets vCPU threads be kicked. To be called
+/// before any thread is started.
+pub fn prepare() -> io::Result<()> {
+    for (signal, _) in ENDING {
+        block_signal(signal).map_err(|error| io::Error::other(error.to_string()))?;
+    }
+    register_signal_handler(kick_signal(), ignore).map_err(io::Error::from)
+}
+
+/// Stops the guest when an ending signal arrives.
+pub struct Signals {
+    file: File,
+    control: Arc<Control>,
+}
+
+impl Signals {
+    /// A descriptor that reads the signals that [`prepare`] blocked.
+    pub fn new(control: Arc<Control>) -> io::Result<Signals> {
+        // SAFETY: a zeroed set is valid memory for sigemptyset, and signalfd reads the set.
+        let fd = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            for (signal, _) in ENDING {
+                libc::sigaddset(&mut set, signal);
+            }
+            libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else has.
+        Ok(Signals { file: unsafe { File::from_raw_fd(fd) }, control })
+    }
+}
+
+impl MutEventSubscriber for Signals {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        while self.file.read_exact(&mut info).is_ok() {
+            // The number comes first.
+            let number = info.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
+            let name =
+                ENDING.iter().find(|(signal, _)| *signal == number).map_or("a signal", |(_, name)| name);
+            self.control.stop(Stop::Asked(name));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.file, EventSet::IN)) {
+            debug!("signals: {error}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What `--stats` counts. The JSON form is documented in `vmm/STATS.md`; whoever changes it there and here raises
+//! [`SCHEMA`].
+
+use std::fmt::{self, Write as _};
+
+use passthru::attached::Attached;
+use passthru::function::pieces::{Backing, Reason};
+use passthru::pci::bar::BarKind;
+use serde::Serialize;
+
+use crate::bus::{Bus, Count, Counts, Region};
+use crate::kvm::vcpu::{Exits, Vcpu};
+
+/// Version of the JSON form.
+pub const SCHEMA: u32 = 1;
+
+/// Everything that was counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    schema: u32,
+    version: &'static str,
+    exits: Exits,
+    vcpus: Vec<Exits>,
+    functions: Vec<Function>,
+    devices: Vec<Device>,
+    unclaimed: Unclaimed,
+    calls: Calls,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Function {
+    slot: String,
+    host: String,
+    config: Count,
+    bars: Vec<Bar>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Bar {
+    bar: u8,
+    kind: &'static str,
+    prefetchable: bool,
+    size: u64,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Piece {
+    offset: u64,
+    size: u64,
+    mapped: bool,
+    reason: Option<Reason>,
+    #[serde(flatten)]
+    exits: Count,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Device {
+    name: &'static str,
+    #[serde(flatten)]
+    exits: Count,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Unclaimed {
+    memory: Count,
+    io: Count,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Calls {
+    set_user_memory_region: u64,
+    set_gsi_routing: u64,
+}
+
+impl Stats {
+    pub(crate) fn collect(vcpus: &[Vcpu], bus: &Bus, functions: &[Attached], calls: [u64; 2]) -> Stats {
+        let (mut exits, mut counts) = (Exits::default(), Counts::default());
+        for vcpu in vcpus {
+            exits.merge(&vcpu.exits);
+            counts.merge(&vcpu.view.counts);
+        }
+        let regions: Vec<(Region, Count)> = bus
+            .regions()
+            .into_iter()
+            .zip(counts.regions.iter().copied().chain(std::iter::repeat(Count::default())))
+            .collect();
+        let device = |(region, exits): &(Region, Count)| match region {
+            Region::Device(name) => Some(Device { name, exits: *exits }),
+            Region::Bar { .. } => None,
+        };
+        let [set_user_memory_region, set_gsi_routing] = calls;
+        Stats {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            exits,
+            vcpus: vcpus.iter().map(|vcpu| vcpu.exits).collect(),
+            functions: functions.iter().map(|function| Function::of(function, &regions, &counts)).collect(),
+            devices: regions.iter().filter_map(device).collect(),
+            unclaimed: Unclaimed { memory: counts.unclaimed_memory, io: counts.unclaimed_io },
+            calls: Calls { set_user_memory_region, set_gsi_routing },
+        }
+    }
+}
+
+impl Function {
+    fn of(function: &Attached, regions: &[(Region, Count)], counts: &Counts) -> Function {
+        let slot = function.slot();
+        let exits = |bar: u8, offset: u64| {
+            let wanted = Region::Bar { slot, bar, offset };
+            regions.iter().find(|(region, _)| *region == wanted).map_or(Count::default(), |(_, count)| *count)
+        };
+        let bars = function.bars().iter().map(|bar| Bar {
+            bar: bar.index,
+            kind: match bar.kind {
+                BarKind::Io => "io",
+                BarKind::Memory32 { .. } => "memory32",
+                BarKind::Memory64 { .. } => "memory64",
+            },
+            prefetchable: bar.kind.is_prefetchable(),
+            size: bar.size,
+            pieces: function
+                .pieces()
+                .iter()
+                .filter(|piece| piece.range.bar == bar.index)
+                .map(|piece| Piece {
+                    offset: piece.range.offset,
+                    size: piece.range.len,
+                    mapped: piece.backing == Backing::Mapped,
+                    reason: match piece.backing {
+                        Backing::Mapped => None,
+                        Backing::Trapped(reason) => Some(reason),
+                    },
+                    exits: exits(bar.index, piece.range.offset),
+                })
+                .collect(),
+        });
+        Function {
+            slot: slot.to_string(),
+            host: function.host().name().to_string(),
+            config: counts.config.get(&slot).copied().unwrap_or_default(),
+            bars: bars.collect(),
+        }
+    }
+}
+
+/// A table for a person.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exits { io_in, io_out, mmio_read, mmio_write, hlt, interrupted, other } = self.exits;
+        writeln!(
+            f,
+            "exits: io in {io_in}, io out {io_out}, mmio read {mmio_read}, mmio write {mmio_write}, hlt {hlt}, \
+             interrupted {interrupted}, other {other}"
+        )?;
+        writeln!(f, "{:<40} {:>12} {:>12}", "reached", "reads", "writes")?;
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, count: Count| {
+            writeln!(f, "{name:<40} {:>12} {:>12}", count.reads, count.writes)
+        };
+        for function in &self.functions {
+            writeln!(f, "{} = {}", function.slot, function.host)?;
+            row(f, "  config space", function.config)?;
+            for bar in &function.bars {
+                for piece in &bar.pieces {
+                    let mut name =
+                        format!("  BAR {} {:#x}..{:#x}", bar.bar, piece.offset, piece.offset + piece.size);
+                    match piece.reason {
+                        None => name.push_str(" mapped"),
+                        Some(reason) => write!(name, " {reason:?}")?,
+                    }
+                    row(f, &name, piece.exits)?;
+                }
+            }
+        }
+        for device in self.devices.iter().filter(|device| device.exits != Count::default()) {
+            row(f, device.name, device.exits)?;
+        }
+        row(f, "nobody, memory", self.unclaimed.memory)?;
+        row(f, "nobody, ports", self.unclaimed.io)?;
+        let Calls { set_user_memory_region, set_gsi_routing } = self.calls;
+        write!(
+            f,
+            "KVM_SET_USER_MEMORY_REGION {set_user_memory_region} times, KVM_SET_GSI_ROUTING {set_gsi_routing} times"
+        )
+    }
+}
