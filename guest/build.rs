@@ -87,7 +87,7 @@ fn compile(
     }
     // Panics name their place; it should not depend on where the package lies.
     let mut remap = OsString::from("--remap-path-prefix=");
-    remap.push(env!("CARGO_MANIFEST_DIR"));
+    remap.push(variable("CARGO_MANIFEST_DIR")?);
     remap.push("=guest");
     command.arg(remap).arg(source).arg("-o").arg(output);
     more(&mut command);

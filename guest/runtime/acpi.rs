@@ -119,14 +119,6 @@ impl Acpi {
         Some((port, sleep_type::s5(dsdt.length(), |offset| dsdt.read8(offset))?))
     }
 
-    /// ACPI's timer: port, and whether it has 32 bits rather than 24. It counts at 3.579545 MHz.
-    #[must_use]
-    pub fn timer(&self) -> Option<(u16, bool)> {
-        let fadt = self.fadt()?;
-        let port = u16::try_from(fadt.read32(76)).ok().filter(|&port| port != 0)?;
-        Some((port, fadt.read32(112) & 1 << 8 != 0))
-    }
-
     /// Reset register and what is to be written to it.
     #[must_use]
     pub fn reset(&self) -> Option<(Register, u8)> {

@@ -1,8 +1,6 @@
 //! From the shim to the program's main function. What the loader says is in the PVH start info (Xen's
 //! `public/arch-x86/hvm/start_info.h`).
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use crate::acpi::Acpi;
 use crate::command_line::CommandLine;
 use crate::memory::{MemoryMap, Region};
@@ -32,14 +30,12 @@ pub struct Boot<'a> {
     pub apic_id: u8,
 }
 
+/// Called by the shim on each vCPU's own stack; 0 is the one that the loader started.
 #[unsafe(no_mangle)]
 extern "C" fn cpu_main(index: u32) -> ! {
-    // The shim counts vCPUs as they come; the loader starts one.
-    static BOOTED: AtomicU32 = AtomicU32::new(0);
     if index != 0 {
         cpus::serve(index);
     }
-    assert_eq!(BOOTED.fetch_add(1, Ordering::Relaxed), 0, "started twice");
     serial::set_up();
     apic::set_up();
 

@@ -1,7 +1,7 @@
 //! What every guest program stands on: boot, printing, ports, PCI, interrupts, memory, power.
 //!
-//! A program is one crate with `runtime::program!(main)` and a `fn main(&Boot) -> !`-like body that returns an
-//! [`Outcome`](power::Outcome). It runs at CPL3 with 0 to 4 GiB identity mapped; see `shim/` for what lies below.
+//! A program is one crate with a `fn main(&Boot) -> Outcome` and `runtime::program!(main)`. It runs at CPL3 with 0 to
+//! 4 GiB identity mapped; `shim/` is what lies below it.
 #![no_std]
 
 pub mod acpi;

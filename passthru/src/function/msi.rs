@@ -3,6 +3,7 @@
 use super::registers::{Register, Registers};
 use super::vectors::Want;
 use crate::pci::capability::{Capability, read_u16};
+use crate::pci::registers::CONVENTIONAL_SIZE;
 use crate::ports::MsiMessage;
 
 const ENABLE: u16 = 1 << 0;
@@ -20,17 +21,19 @@ pub struct Msi {
 }
 
 impl Msi {
-    /// Reads the capability; `limit` is how many vectors the host has, 0 for none, which hides it.
+    /// Reads the capability; `limit` is how many vectors the host has, 0 for none, which hides it. So is one that does
+    /// not fit into the first 256 bytes.
     pub fn new(raw: &[u8], capability: &Capability, limit: u16) -> Option<Msi> {
         let control = read_u16(raw, capability.offset + 2);
         let most = limit.checked_ilog2()? as u16;
-        Some(Msi {
+        let msi = Msi {
             capability: capability.offset,
             // 6 and 7 are reserved.
             capable: (control >> 1 & 0x7).min(5).min(most),
             address_64: control & ADDRESS_64 != 0,
             vector_masking: control & VECTOR_MASKING != 0,
-        })
+        };
+        (usize::from(msi.last_dword()) < CONVENTIONAL_SIZE).then_some(msi)
     }
 
     /// Puts the capability into the configuration space.
@@ -70,10 +73,13 @@ impl Msi {
         self.data_offset() + 8
     }
 
+    const fn last_dword(&self) -> u16 {
+        if self.vector_masking { self.pending_offset() } else { self.data_offset() }
+    }
+
     /// The dwords of the capability.
     pub fn covers(&self, offset: u16) -> bool {
-        (self.capability..=if self.vector_masking { self.pending_offset() } else { self.data_offset() })
-            .contains(&(offset & !3))
+        (self.capability..=self.last_dword()).contains(&(offset & !3))
     }
 
     /// The dword at `offset` is that of the pending bits.

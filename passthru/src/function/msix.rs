@@ -6,6 +6,7 @@ use super::vectors::Want;
 use crate::host::BarRange;
 use crate::pci::bar::{Bar, BarKind};
 use crate::pci::capability::{Capability, read_u16, read_u32};
+use crate::pci::registers::CONVENTIONAL_SIZE;
 use crate::ports::MsiMessage;
 
 /// Bytes of a table entry.
@@ -49,7 +50,8 @@ impl Msix {
         limit: u16,
     ) -> Result<Option<Msix>, MsixProblem> {
         let vectors = ((read_u16(raw, capability.offset + 2) & 0x7ff) + 1).min(limit);
-        if vectors == 0 {
+        let fits = usize::from(capability.offset) + 12 <= CONVENTIONAL_SIZE;
+        if vectors == 0 || !fits {
             return Ok(None);
         }
         let range = |what, register: u16, len| {

@@ -151,6 +151,10 @@ pub fn build(
 fn apply(registers: &mut Registers, raw: &[u8], base: u16, rules: &[Rule]) {
     for rule in rules {
         let offset = base.saturating_add(rule.at);
+        // A capability that claims to be where its registers cannot all be has only those that fit.
+        if usize::from(offset) >= CONVENTIONAL_SIZE {
+            continue;
+        }
         let now = read_u32(raw, offset);
         registers.update(offset, |r| {
             *r = Register {
@@ -220,8 +224,14 @@ fn express_type(raw: &[u8], capability: &Capability) -> u16 {
     read_u16(raw, capability.offset + 2) >> 4 & 0xf
 }
 
-/// Bytes of a capability: known from its id and contents, or up to whatever comes next.
+/// Bytes of a capability: known from its id and contents, or up to whatever comes next; in any case within the first
+/// 256 bytes.
 fn length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16 {
+    let room = CONVENTIONAL_SIZE as u16 - capability.offset;
+    known_length(raw, capability, list).min(room)
+}
+
+fn known_length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16 {
     let control = read_u16(raw, capability.offset + 2);
     match capability.id {
         capability_id::POWER | capability_id::VPD | capability_id::SUBSYSTEM | capability_id::SATA => 8,
@@ -236,7 +246,7 @@ fn length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16 {
         },
         capability_id::EXPRESS if control & 0xf >= 2 => 0x3c,
         capability_id::EXPRESS => 0x24,
-        capability_id::VENDOR => (control & 0xff).clamp(4, CONVENTIONAL_SIZE as u16 - capability.offset),
+        capability_id::VENDOR => (control & 0xff).max(4),
         _ => {
             let next = list.iter().map(|c| c.offset).filter(|o| *o > capability.offset).min();
             next.unwrap_or(CONVENTIONAL_SIZE as u16) - capability.offset

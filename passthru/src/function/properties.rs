@@ -227,7 +227,7 @@ proptest! {
             seen.push(next);
             let id = header(next) as u16;
             let shown = [0, extended_id::AER, extended_id::SERIAL_NUMBER, extended_id::VENDOR];
-            prop_assert!(shown.contains(&id), "{id:#x}");
+            prop_assert!(shown.contains(&id), "{id:#x} at {next:#x}");
             next = (header(next) >> 20) as u16;
         }
     }

@@ -26,13 +26,19 @@ pub enum Error {
     /// A known format with something in it that cannot be right, or is not supported.
     #[error("kernel {}: {defect}", .path.display())]
     Defective { path: PathBuf, defect: Defect },
-    /// The kernel needs memory that is no RAM in this guest.
+    /// The kernel needs memory above the guest's.
     #[error(
-        "kernel {}: needs RAM from {:#x} to {:#x}, which a guest with RAM up to {ram_end:#x} (below 4 GiB) does not \
-         have free; give the guest more memory",
-        .path.display(), .range.start, .range.end.saturating_sub(1)
+        "kernel {}: needs RAM up to {:#x}, but the guest's RAM below 4 GiB ends at {ram_end:#x}; give the guest more \
+         memory",
+        .path.display(), .range.end
     )]
     DoesNotFit { path: PathBuf, range: Range<u64>, ram_end: u64 },
+    /// The kernel wants to be where there is no RAM for it on any guest.
+    #[error(
+        "kernel {}: must load at {:#x} to {:#x}, where a guest has no RAM or the boot data",
+        .path.display(), .range.start, .range.end.saturating_sub(1)
+    )]
+    NotLoadable { path: PathBuf, range: Range<u64> },
     /// No room for the initrd above the kernel.
     #[error(
         "initrd {}: {size} bytes do not fit between the kernel's end {:#x} and {:#x}; give the guest more memory",

@@ -37,7 +37,12 @@ pub(super) fn check_free(image: &Image, map: &[MapEntry], range: Range<u64>) -> 
     if in_ram && clear_of_boot_data {
         return Ok(());
     }
-    Err(Error::DoesNotFit { path: image.path().to_owned(), range, ram_end: low_ram_end(map) })
+    let path = image.path().to_owned();
+    let ram_end = low_ram_end(map);
+    if range.start >= layout::LEGACY_HOLE.end && (ram_end + 1..=layout::LOW_RAM_END).contains(&range.end) {
+        return Err(Error::DoesNotFit { path, range, ram_end });
+    }
+    Err(Error::NotLoadable { path, range })
 }
 
 /// End of the RAM below 4 GiB.

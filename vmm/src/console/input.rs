@@ -1,7 +1,7 @@
 //! What the user types, or what a pipe or file holds, for the guest's serial port.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -24,8 +24,8 @@ pub enum ConsoleInput {
 
 /// The console's input: a terminal, pipe, socket, file or device.
 ///
-/// A terminal is put into raw mode until this is dropped, and [escape sequences](self) are taken out of what is
-/// typed. In a background job the terminal belongs to another program: it is left as it is, and there is no input.
+/// A terminal is put into raw mode until this is dropped, and escape sequences (Ctrl-A x and others, which it says
+/// on stderr) are taken out of what is typed. In a background job the terminal belongs to another program: it is left as it is, and there is no input.
 #[derive(Debug)]
 pub struct Input {
     source: File,
@@ -45,7 +45,7 @@ impl Input {
                 log::info!("console: in the background; the terminal's input is left to the shell");
                 input.ended = true;
             } else {
-                eprintln!("{HELP}");
+                say(HELP);
                 let mode = RawMode::enter(input.source.as_fd())?;
                 input.terminal = Some((mode, EscapeFilter::default()));
             }
@@ -115,11 +115,16 @@ impl Input {
         let (bytes, request) = filter.filter(&typed);
         match request {
             Some(Request::Quit) => return ConsoleInput::Quit,
-            Some(Request::Help) => eprintln!("\n{HELP}"),
+            Some(Request::Help) => say(&format!("\n{HELP}")),
             None => {}
         }
         ConsoleInput::Bytes(bytes)
     }
+}
+
+/// A line to the user. Unlike `eprintln!` this does not panic when nobody reads stderr any more.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether epoll takes the file; it refuses those that are always ready.

@@ -137,6 +137,22 @@ fn missing_huge_pages_are_counted() {
 }
 
 #[test]
+#[ignore = "needs 8 free huge pages of 2 MiB"]
+fn ram_of_reserved_huge_pages() {
+    let memory = allocate(RamSize::try_from(16 << 20).unwrap(), Backing::ReservedHugePages).unwrap();
+    for region in memory.iter() {
+        let host = region.host_address().as_ptr() as u64;
+        assert_eq!(host % HUGE_PAGE, 0);
+        let flags = mapping_flags(host);
+        assert!(flags.contains(" ht") && flags.contains(" dd") && flags.contains(" dc"), "{flags}");
+    }
+    memory.write_obj(1u8, GuestAddress((16 << 20) - 1)).unwrap();
+    let pool = pool_state().unwrap();
+    drop(memory);
+    assert_eq!(pool_state().unwrap().available, pool.available + 8);
+}
+
+#[test]
 fn map_of_small_and_large_guests() {
     use MapKind::{Ram, Reserved};
     let entries = |size: &str| -> Vec<(u64, u64, MapKind)> {
