@@ -11,7 +11,7 @@ pub enum Effect {
     WriteHost(ConfigWrite),
     /// BARs answer somewhere else, or no longer.
     Place(Vec<Placement>),
-    /// Vectors are to be armed or masked.
+    /// A kind of vectors is to be on, if it is not yet, and these of them armed or masked.
     SetVectors(MessageKind, Vec<VectorChange>),
     /// All vectors of a kind are to be taken down.
     DisableVectors(MessageKind),

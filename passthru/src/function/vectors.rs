@@ -27,6 +27,9 @@ enum Told {
 pub struct Vectors {
     kind: Option<MessageKind>,
     told: Vec<Told>,
+    /// The host is yet to turn the kind on. It does so when the guest does, not when a vector is armed: a function may
+    /// look at its enable bit, as NVMe drives do when a queue is made.
+    turn_on: bool,
 }
 
 impl Vectors {
@@ -39,6 +42,7 @@ impl Vectors {
             effects.push(Effect::DisableVectors(old));
         }
         self.kind = kind;
+        self.turn_on = kind.is_some();
         self.told = vec![Told::Nothing; usize::from(count)];
     }
 
@@ -67,7 +71,7 @@ impl Vectors {
             };
             changes.push(VectorChange { vector, state });
         }
-        if !changes.is_empty() {
+        if std::mem::take(&mut self.turn_on) || !changes.is_empty() {
             effects.push(Effect::SetVectors(kind, changes));
         }
     }
@@ -102,7 +106,12 @@ mod tests {
         use Want::*;
         let mut vectors = Vectors::default();
         vectors.switch(Some(MessageKind::Msix), 3, &mut Vec::new());
-        assert_eq!(settle(&mut vectors, &[Silent, Silent, Silent]), []);
+        let mut effects = Vec::new();
+        vectors.settle(0..3, |_| Silent, &mut effects);
+        assert_eq!(effects, [Effect::SetVectors(MessageKind::Msix, vec![])], "turned on, none armed");
+        effects.clear();
+        vectors.settle(0..3, |_| Silent, &mut effects);
+        assert_eq!(effects, []);
         assert_eq!(
             settle(&mut vectors, &[Message(A), Silent, Message(A)]),
             [(0, VectorState::Armed(A)), (2, VectorState::Armed(A))]
@@ -126,7 +135,9 @@ mod tests {
         vectors.switch(Some(MessageKind::Msix), 4, &mut effects);
         assert_eq!(effects.len(), 2);
         assert_eq!(effects[1], Effect::DisableVectors(MessageKind::Msi));
+        vectors.settle(0..0, |_| Want::Message(A), &mut effects);
+        assert_eq!(effects[2..], [Effect::SetVectors(MessageKind::Msix, vec![])]);
         vectors.settle(9..12, |_| Want::Message(A), &mut effects);
-        assert_eq!(effects.len(), 2, "vectors that do not exist");
+        assert_eq!(effects.len(), 3, "vectors that do not exist");
     }
 }

@@ -207,13 +207,16 @@ impl<T: Triggers> EventfdVectors<T> {
         let mut new: Vec<u16> = armed.iter().copied().filter(|v| is_new(state, *v)).collect();
         new.sort_unstable();
         new.dedup();
-        let (Some(first), Some(last)) = (new.first().copied(), new.last().copied()) else { return };
+        if new.is_empty() && state.live > 0 {
+            return;
+        }
+        let (first, last) = (new.first().copied().unwrap_or(0), new.last().copied().unwrap_or(0));
         let mut runs: Vec<std::ops::RangeInclusive<u16>> = Vec::new();
         if state.live == 0 && kind == MessageKind::Msix && !self.triggers.is_dynamic(kind) {
             // The first call says how many vectors there will be, so it names them all.
             runs.push(0..=self.triggers.count(kind).saturating_sub(1).max(last));
         } else if state.live == 0 {
-            // One call turns the interrupts on with all that is known.
+            // One call turns the interrupts on with all that is known; with nothing armed, vector 0 signals nothing.
             runs.push(0..=last);
         } else if last >= state.live && !self.triggers.is_dynamic(kind) {
             // More than were set up (MSI whose last vectors were masked when it was turned on): all anew, and one
@@ -254,6 +257,7 @@ impl<T: Triggers> EventfdVectors<T> {
                         }
                     }
                 }
+                Err(source) if new.is_empty() => errors.push(self.error(kind, 0, source)),
                 Err(error) => {
                     for vector in run.filter(|v| new.contains(v)) {
                         let source = match error.raw_os_error() {

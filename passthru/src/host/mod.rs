@@ -242,7 +242,8 @@ pub trait HostFunction: Send + Sync {
     /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more.
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
 
-    /// Makes vectors of one kind what they are to be: all that are given with one commit of routes and as few calls
+    /// Turns a kind of vectors on, if it is not yet, and makes those that are given what they are to be. Without any the
+    /// function's enable bit is set and no vector armed, which a function may well take note of. All is done with one commit of routes and as few calls
     /// to the host's kernel as it allows, live when this returns. The errors name the vectors that failed, which then
     /// stay silent; the others are done.
     fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError>;

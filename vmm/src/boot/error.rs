@@ -70,7 +70,7 @@ pub enum Defect {
     LoadsLow,
     #[error("the ELF image is not for x86 in little-endian order")]
     OtherArchitecture,
-    #[error("an ELF program header that contradicts itself")]
+    #[error("addresses or sizes of a segment that contradict each other")]
     ProgramHeader,
     #[error("no loadable segment")]
     NoSegments,
