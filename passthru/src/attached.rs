@@ -63,7 +63,7 @@ impl Attached {
         space: Arc<AddressSpace>,
         windows: Arc<Windows>,
     ) -> Result<Attached, AttachError> {
-        if host.report().reset.is_some() {
+        if host.report().can_reset() {
             host.reset()?;
         }
         let (mut function, problems) = Function::new(host.description(), host.report(), shape)
@@ -125,7 +125,7 @@ impl Attached {
         let mut effects = Vec::new();
         core.function.reset(&mut effects);
         self.inner.carry_out(&mut core, effects);
-        if self.inner.host.report().reset.is_some() { self.inner.host.reset() } else { Ok(()) }
+        if self.inner.host.report().can_reset() { self.inner.host.reset() } else { Ok(()) }
     }
 }
 
@@ -142,7 +142,7 @@ impl Drop for Attached {
         }
         self.space.remove(self.owner);
         // Memory that the function held is not for the next guest.
-        if self.inner.host.report().reset.is_some()
+        if self.inner.host.report().can_reset()
             && let Err(error) = self.inner.host.reset()
         {
             warn!("{error}");

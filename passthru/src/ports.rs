@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use crate::pci::{Slot, Space};
@@ -32,6 +32,9 @@ pub struct DmaRegion {
     pub host: *mut u8,
     /// Bytes.
     pub len: u64,
+    /// The file that it is mapped from, and where in it, for those that map it into another process. Open as long as the
+    /// region is there.
+    pub file: Option<(RawFd, u64)>,
 }
 
 // SAFETY: the pointer is an address that is handed to the kernel or turned into volatile accesses by whoever maps it;

@@ -108,7 +108,7 @@ impl Function {
 
         // Of several capabilities of one kind the first counts (PCIe 6.0 §7.7.1 and §7.7.2 allow one).
         let first = |id| list.iter().find(|c| c.id == id);
-        let msi = first(capability_id::MSI).and_then(|c| Msi::new(raw, c, report.msi));
+        let msi = first(capability_id::MSI).and_then(|c| Msi::new(raw, c, report));
         let msix = match first(capability_id::MSIX).map(|c| Msix::new(raw, c, &bars, report.msix)) {
             None => None,
             Some(Ok(msix)) => msix,

@@ -2,6 +2,7 @@
 
 use super::registers::{Register, Registers};
 use super::vectors::Want;
+use crate::host::Report;
 use crate::pci::capability::{Capability, read_u16};
 use crate::pci::registers::CONVENTIONAL_SIZE;
 use crate::ports::MsiMessage;
@@ -21,17 +22,17 @@ pub struct Msi {
 }
 
 impl Msi {
-    /// Reads the capability; `limit` is how many vectors the host has, 0 for none, which hides it. So is one that does
-    /// not fit into the first 256 bytes.
-    pub fn new(raw: &[u8], capability: &Capability, limit: u16) -> Option<Msi> {
+    /// Reads the capability. What the host cannot do is not shown, and nothing at all without vectors, or if it does not
+    /// fit into the first 256 bytes.
+    pub fn new(raw: &[u8], capability: &Capability, report: &Report) -> Option<Msi> {
         let control = read_u16(raw, capability.offset + 2);
-        let most = limit.checked_ilog2()? as u16;
+        let most = report.msi.checked_ilog2()? as u16;
         let msi = Msi {
             capability: capability.offset,
             // 6 and 7 are reserved.
             capable: (control >> 1 & 0x7).min(5).min(most),
             address_64: control & ADDRESS_64 != 0,
-            vector_masking: control & VECTOR_MASKING != 0,
+            vector_masking: control & VECTOR_MASKING != 0 && report.msi_masking,
         };
         (usize::from(msi.last_dword()) < CONVENTIONAL_SIZE).then_some(msi)
     }

@@ -7,6 +7,7 @@ pub fn report() -> Report {
         delivery: Delivery::Eventfd,
         intx: false,
         msi: 32,
+        msi_masking: true,
         msix: 2048,
         dynamic_msix: true,
         dma: DmaReach::Mapped,

@@ -58,12 +58,12 @@ pub enum DmaReach {
     InProcess,
 }
 
-/// A way to reset a function, strongest isolation first.
+/// When a function is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetMethod {
-    /// By a call to the host, which chooses among what the function has.
+    /// By [`HostFunction::reset`], with which the host chooses among what the function has.
     Host,
-    /// Only when it is attached and detached.
+    /// By the host itself when it gives the function to a VM and takes it back, and at no other time.
     AtAttach,
 }
 
@@ -76,6 +76,8 @@ pub struct Report {
     pub intx: bool,
     /// MSI vectors there are; 0 without MSI.
     pub msi: u16,
+    /// MSI vectors can be masked one by one.
+    pub msi_masking: bool,
     /// MSI-X vectors there are; 0 without MSI-X.
     pub msix: u16,
     /// A further MSI-X vector can be armed while others are live.
@@ -92,6 +94,13 @@ pub struct Report {
     pub error_events: bool,
     /// The host tells when it wants the function back.
     pub request_events: bool,
+}
+
+impl Report {
+    /// [`HostFunction::reset`] works at any time.
+    pub fn can_reset(&self) -> bool {
+        self.reset == Some(ResetMethod::Host)
+    }
 }
 
 /// Part of a BAR.
@@ -253,6 +262,7 @@ pub trait HostFunction: Send + Sync {
     /// own pending bit.
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool;
 
-    /// Brings the function to the state it has after power-on, configuration registers kept by the host excepted.
+    /// Brings the function to the state it has after power-on, but for configuration registers that the host keeps.
+    /// Only where [`Report::can_reset`] says so; takes 100 ms and more (PCIe 6.0 §6.6.2).
     fn reset(&self) -> Result<(), HostError>;
 }

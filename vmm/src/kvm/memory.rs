@@ -109,7 +109,7 @@ impl MemoryPort for KvmMemory {
         use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
         let region = |region: &<GuestMemory as GuestMemoryBackend>::R| {
             let host = region.get_host_address(MemoryRegionAddress(0)).ok()?;
-            Some(DmaRegion { guest: region.start_addr().raw_value(), host, len: region.len() })
+            Some(DmaRegion { guest: region.start_addr().raw_value(), host, len: region.len(), file: None })
         };
         self.ram.iter().filter_map(region).collect()
     }

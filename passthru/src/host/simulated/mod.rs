@@ -118,6 +118,7 @@ impl SimulatedFunction {
                 delivery: Delivery::Eventfd,
                 intx: false,
                 msi: config::MSI_VECTORS,
+                msi_masking: true,
                 msix: config::MSIX_VECTORS,
                 dynamic_msix: true,
                 dma: DmaReach::InProcess,

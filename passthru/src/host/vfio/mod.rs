@@ -104,6 +104,7 @@ impl VfioFunction {
             delivery: Delivery::Eventfd,
             intx: false,
             msi,
+            msi_masking: true,
             msix,
             dynamic_msix,
             dma: DmaReach::Mapped,
