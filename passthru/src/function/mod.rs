@@ -2,7 +2,7 @@
 //!
 //! An access goes in, a value and [`Effect`]s come out. Everything tricky is decided here, so it is tested with byte
 //! arrays: who answers which bit ([`policy`]), where BARs answer, how each part of them reaches the guest
-//! ([`pieces`]), which vectors are armed ([`vectors`]).
+//! ([`pieces`]), which vectors are armed.
 
 mod effect;
 mod msi;

@@ -106,7 +106,7 @@ const EXPRESS_ENDPOINT: u16 = 0;
 const EXPRESS_INTEGRATED_ENDPOINT: u16 = 9;
 
 /// Builds the registers of a function whose physical configuration space is `raw`, before MSI and MSI-X, which
-/// [`super::msi`] and [`super::msix`] put in themselves. The lists name what is really there; `shown` says which of
+/// `msi` and `msix` put in themselves. The lists name what is really there; `shown` says which of
 /// the interrupt capabilities the guest is to see.
 pub fn build(
     raw: &[u8],
@@ -194,7 +194,7 @@ enum Treatment {
     Own,
     /// As the function had them when it was attached.
     ReadOnly,
-    /// By rules, or by [`super::msi`] and [`super::msix`].
+    /// By rules, or by `msi` and `msix`.
     Emulated,
     Hidden,
 }
