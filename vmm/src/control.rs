@@ -28,6 +28,8 @@ pub enum Stop {
     },
     /// This program was asked to end, by a signal or from the console.
     Asked(&'static str),
+    /// This program has a fault.
+    Broken(&'static str),
 }
 
 impl From<MachineEvent> for Stop {

@@ -1,4 +1,8 @@
-//! To be written.
+//! The parts of the program `slotpass`, a minimal KVM VMM.
+//!
+//! [`machine::run`] is a guest from its description to its end. [`kvm`] has the hypervisor and what `passthru`'s ports
+//! are on it, [`bus`] says who answers an access that exits, [`boot`] and [`acpi`] put a kernel and tables into
+//! [`memory`] as [`layout`] has it, and [`cli`] is the command line.
 
 pub mod acpi;
 pub mod boot;
@@ -10,6 +14,7 @@ pub mod control;
 pub mod event_loop;
 pub mod kvm;
 pub mod layout;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod signals;

@@ -158,8 +158,8 @@ impl Function {
         self.msix.as_ref().map(Msix::geometry)
     }
 
-    /// What has to be done when the function is attached: its command register is brought to what the guest sees,
-    /// with decoding on, which [`Function::host_command`] explains.
+    /// What has to be done when the function is attached: its command register follows the guest's from now on, except
+    /// that decoding is on and INTx off.
     pub fn start(&mut self, effects: &mut Vec<Effect>) {
         self.settle_command(effects);
     }

@@ -21,6 +21,7 @@ pub fn code(stop: &Stop) -> ExitCode {
     match stop {
         Stop::PowerOff | Stop::Reset | Stop::Asked(_) => ExitCode::SUCCESS,
         Stop::Exit(status) => ExitCode::from(*status),
+        Stop::Broken(_) => FAILED,
         Stop::TripleFault { .. } => ExitCode::from(4),
         Stop::Kvm { .. } => ExitCode::from(6),
     }
@@ -31,6 +32,7 @@ pub fn message(stop: &Stop) -> Option<String> {
     match stop {
         Stop::PowerOff | Stop::Reset | Stop::Exit(_) => None,
         Stop::Asked(by) => Some(format!("ended by {by}")),
+        Stop::Broken(what) => Some(format!("internal error: {what}")),
         Stop::TripleFault { vcpu } => Some(format!("vCPU {vcpu}: triple fault")),
         Stop::Kvm { vcpu, what } => Some(format!("vCPU {vcpu}: {what}")),
     }

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::console;
+
 /// Puts host PCI functions into a virtual machine's slots.
 ///
 /// Without a command: boots a small guest of its own with a simulated function at 0:8:0, and shows what it saw and
@@ -38,6 +40,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { exit::FAILED } else { ExitCode::SUCCESS };
         }
     };
+    // A message on a raw terminal cannot be read, and a shell on one cannot be used.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        console::restore();
+        print(panic);
+    }));
     let level = match cli.verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,

@@ -33,11 +33,11 @@ use crate::kvm::interrupts::{KvmInterrupts, intx_gsi};
 use crate::kvm::memory::KvmMemory;
 use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
-use crate::layout;
 use crate::memory::{self, Backing, RamSize};
 use crate::signals::{self, Signals};
 use crate::slot_map::{Assignment, SlotMap};
 use crate::stats::Stats;
+use crate::{layout, limits};
 
 /// What a guest is booted from.
 #[derive(Clone, Debug)]
@@ -108,6 +108,7 @@ struct Machine {
 /// Checks a description, makes the machine, runs the guest to its end, and gives everything back.
 pub fn run(description: &Description) -> Result<Outcome, MachineError> {
     signals::prepare().map_err(process("signal handlers"))?;
+    limits::raise_open_files();
     let mut machine = Machine::new(description)?;
     machine.boot()?;
     loop {
@@ -254,16 +255,16 @@ impl Machine {
         let mut threads = Vec::new();
         let mut failed = None;
         for mut vcpu in std::mem::take(&mut self.vcpus) {
-            let control = self.control.clone();
+            let guard = StopOnPanic(self.control.clone());
             let run = move || {
-                vcpu.run(&control);
+                vcpu.run(&guard.0);
                 vcpu
             };
             match Builder::new().name(format!("vcpu{}", threads.len())).spawn(run) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failed = Some(error);
-                    self.control.stop(Stop::Asked("a vCPU thread that could not be started"));
+                    self.control.stop(Stop::Broken("a vCPU's thread could not be started"));
                 }
             }
         }
@@ -284,6 +285,17 @@ impl Machine {
     fn stats(&self) -> Stats {
         let calls = [self.memory.calls(), self.interrupts.calls()];
         Stats::collect(&self.vcpus, &self.bus, &self.functions, calls)
+    }
+}
+
+/// Stops the guest when a vCPU's thread ends by a panic, which nobody else would notice.
+struct StopOnPanic(Arc<Control>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop(Stop::Broken("a vCPU's thread panicked"));
+        }
     }
 }
 

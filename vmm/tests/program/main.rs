@@ -1,0 +1,21 @@
+//! The program as a user runs it: arguments, files, signals and terminals in; exit code, stdout and stderr out.
+//!
+//! Guests are the bare-metal images of package `guest`, on this machine's `/dev/kvm`. Without it, what needs it says
+//! `SKIPPED` and why.
+
+// clippy.toml's exception for tests does not reach their helpers in this folder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bad_input;
+mod config_file;
+mod demo;
+mod exit_codes;
+mod messages;
+mod no_kvm;
+mod signals;
+mod sizes;
+mod slots;
+mod standard_streams;
+mod stats;
+mod support;
+mod terminal;

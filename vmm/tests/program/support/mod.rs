@@ -1,0 +1,48 @@
+//! How the tests start the program and look at what became of it.
+
+mod ended;
+mod pty;
+mod running;
+mod slotpass;
+
+pub use ended::Ended;
+pub use pty::Pty;
+pub use running::Running;
+pub use slotpass::{Slotpass, program};
+
+use std::any::type_name;
+use std::fs::OpenOptions;
+use std::io::Write;
+
+/// Says that a test cannot do its work here. Not by `eprintln!`, which the test harness keeps for itself.
+pub fn skipped(name: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
+}
+
+/// The path of the function that holds another one.
+pub fn holder_of<T>(_: T) -> &'static str {
+    let name = type_name::<T>();
+    name.rsplit_once("::").map_or(name, |(holder, _)| holder)
+}
+
+/// Whether there is KVM for a test; if not, it is reported as skipped.
+pub fn has_kvm(test: &str) -> bool {
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => true,
+        Err(error) => {
+            skipped(test, &format!("no usable /dev/kvm: {error}"));
+            false
+        }
+    }
+}
+
+/// Ends the test, as skipped, where there is no KVM.
+macro_rules! needs_kvm {
+    () => {
+        fn here() {}
+        if !$crate::support::has_kvm($crate::support::holder_of(here)) {
+            return;
+        }
+    };
+}
+pub(crate) use needs_kvm;
