@@ -100,7 +100,9 @@ impl VmFile {
         };
         let file = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = error.path().to_string();
-            content(if field == "." { String::new() } else { field }, error.inner())
+            // The path of what is no field: the whole, or something that ended before its name was read.
+            let field = if matches!(field.as_str(), "." | "?") { String::new() } else { field };
+            content(field, error.inner())
         })?;
         json.end().map_err(|error| content(String::new(), &error))?;
         Ok(file)

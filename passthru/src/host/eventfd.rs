@@ -1,8 +1,10 @@
 //! Vectors of hosts that signal eventfds: which eventfd and GSI a vector has, and when it has one.
 //!
 //! A vector gets an eventfd and a GSI when it is armed first, and keeps them until its kind is turned off. Masking
-//! detaches the eventfd from the hypervisor and leaves it with the host, so that a signal is counted there and
-//! nothing is lost; an eventfd that is attached is never read.
+//! detaches the eventfd from the hypervisor and leaves it with the host: a signal is counted there, and that is the
+//! pending bit. What is counted while it is attached says nothing, since it has been delivered, and depending on the
+//! kernel stays there (`irqfd_wakeup` in `virt/kvm/eventfd.c` takes it off since Linux 5.11, but not what it found when
+//! the eventfd was attached).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -182,18 +184,23 @@ impl<T: Triggers> EventfdVectors<T> {
         if entry.attached {
             return Ok(());
         }
-        // What was signalled while it was masked is delivered once: the count is there when it is attached.
-        if entry.pending.swap(false, Ordering::AcqRel) {
-            let _ = entry.event.write(1);
-        }
+        // What was signalled while it was masked is delivered once, whatever its count; taken off before, the count
+        // is not found again when the vector is masked next. A signal in between is delivered by the attachment.
+        let pending = entry.is_pending();
         self.ports.interrupts.attach(entry.gsi, fd(&entry.event))?;
         entry.attached = true;
+        if pending {
+            entry.pending.store(false, Ordering::Release);
+            let _ = entry.event.write(1);
+        }
         Ok(())
     }
 
     fn mask(&self, state: &mut State, vector: u16) -> Result<(), PortError> {
         match state.vectors.get_mut(usize::from(vector)) {
             Some(Some(entry)) if entry.attached => {
+                // All that is counted has been delivered. Afterwards it could not be told from what comes then.
+                let _ = entry.event.read();
                 entry.attached = false;
                 self.ports.interrupts.detach(entry.gsi, fd(&entry.event))
             }

@@ -1,6 +1,7 @@
 //! A run that goes on.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -54,10 +55,6 @@ impl Stream {
         Stream { collected, reader }
     }
 
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.collected.bytes.lock().unwrap().0).into_owned()
-    }
-
     /// Whether this came before the end of the stream and in time.
     fn wait_for(&self, part: &str) -> bool {
         let seen = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(part);
@@ -101,7 +98,7 @@ impl Running {
     }
 
     #[track_caller]
-    pub(super) fn end_in_folder(mut self) -> (Ended, TempDir) {
+    pub fn end_in_folder(mut self) -> (Ended, TempDir) {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -138,9 +135,16 @@ impl Running {
         }
     }
 
-    /// What the guest has said so far.
-    pub fn stdout_so_far(&self) -> String {
-        self.stdout.as_ref().map_or_else(String::new, Stream::text)
+    /// A file in the folder that it runs in.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().unwrap().path().join(name)
+    }
+
+    #[track_caller]
+    pub fn expect_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("did not expect it to end\n{}", self.ended(status));
+        }
     }
 }
 

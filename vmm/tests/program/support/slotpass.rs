@@ -95,11 +95,19 @@ impl Slotpass {
         &mut self.command
     }
 
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
+        self.command.stdout(Stdio::piped());
+        self.start_with_own_stdout()
+    }
+
+    /// Does not collect stdout, which was set by [`Slotpass::command`].
+    pub fn start_with_own_stdout(self) -> Running {
         let Slotpass { mut command, folder, input } = self;
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
         let text = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{text}: {error}"));
+        // Its copies of what the child was given would keep a pipe open.
+        drop(command);
         if let Some(input) = input {
             let mut stdin = child.stdin.take().unwrap();
             // A guest that ends before it has read everything is no failure.
