@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use log::LevelFilter;
 
 use crate::console;
 
@@ -20,7 +19,7 @@ use crate::console;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Says more on stderr; twice: says everything.
+    /// Says more: what is done, with which device; given twice, what a developer wants to know
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -46,14 +45,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         console::restore();
         print(panic);
     }));
-    let level = match cli.verbose {
-        0 => LevelFilter::Warn,
-        1 => LevelFilter::Info,
-        2 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
-    };
     match cli.command {
-        Some(Command::Run(arguments)) => run::run(arguments, level),
-        None => run::demo(level),
+        Some(Command::Run(arguments)) => run::run(arguments, cli.verbose),
+        None => run::demo(cli.verbose),
     }
 }

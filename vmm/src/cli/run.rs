@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, or sim:NAME
     #[arg(long = "slot", value_name = "B:D:F=DEVICE")]
     slots: Vec<Assignment>,
-    /// Writes what slotpass says to a file instead of stderr; errors that end it go to both
+    /// Writes what slotpass says to a file, notes included; errors that end it go to stderr as well
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Says at the end what made the guest exit, on stderr or as JSON to a file
@@ -117,10 +117,10 @@ impl Arguments {
 }
 
 /// Runs a guest as the arguments say.
-pub fn run(arguments: Arguments, level: LevelFilter) -> ExitCode {
+pub fn run(arguments: Arguments, verbose: u8) -> ExitCode {
     let stats = arguments.stats.clone();
     let log = arguments.log.clone();
-    if let Err(error) = start_log(log.as_ref(), level) {
+    if let Err(error) = start_log(log.as_ref(), verbose) {
         return failed(&error);
     }
     let outcome = arguments.description().and_then(|d| Ok(machine::run(&d)?));
@@ -136,8 +136,8 @@ pub fn run(arguments: Arguments, level: LevelFilter) -> ExitCode {
 }
 
 /// Runs the guest that is part of this program.
-pub fn demo(level: LevelFilter) -> ExitCode {
-    if let Err(error) = start_log(None, level) {
+pub fn demo(verbose: u8) -> ExitCode {
+    if let Err(error) = start_log(None, verbose) {
         return failed(&error);
     }
     let description = Description {
@@ -180,7 +180,13 @@ fn finish(outcome: &Outcome, stats: Option<&StatsTarget>) -> ExitCode {
     exit::code(&outcome.stop)
 }
 
-fn start_log(file: Option<&PathBuf>, level: LevelFilter) -> Result<(), RunError> {
+/// A file gets notes as well; stderr, where the guest's output may be too, only warnings unless more is asked for.
+fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
+    let level = match verbose.saturating_add(u8::from(file.is_some())) {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    };
     let mut builder = Builder::new();
     builder.filter_level(level).write_style(WriteStyle::Never);
     match file {
