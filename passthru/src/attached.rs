@@ -1,13 +1,14 @@
 //! A host's function in a guest's slot: the core, and the host that carries out its effects.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{debug, warn};
 use parking_lot::Mutex;
 
-use crate::function::pieces::{MsixGeometry, Piece};
+use crate::function::pieces::{MsixStructures, Piece};
 use crate::function::{ConfigWrite, Effect, Function, FunctionError, Shape};
-use crate::host::{BarRange, HostError, HostFunction};
+use crate::host::{HostError, HostFunction};
 use crate::pci::bar::Bar;
 use crate::pci::{ConfigAccess, Slot};
 use crate::ports::BarAccess;
@@ -21,7 +22,6 @@ pub struct Attached {
     space: Arc<AddressSpace>,
     owner: OwnerId,
     bars: Vec<Bar>,
-    pieces: Vec<Piece>,
 }
 
 /// Why a function could not be attached.
@@ -44,7 +44,11 @@ struct Inner {
     slot: Slot,
     host: Arc<dyn HostFunction>,
     core: Mutex<Core>,
-    msix: Option<MsixGeometry>,
+    msix: Option<MsixStructures>,
+    /// It has left the guest; whoever still reaches it finds nothing.
+    gone: AtomicBool,
+    /// A vector failed since the last reset, and that was said.
+    warned: AtomicBool,
 }
 
 struct Core {
@@ -71,18 +75,19 @@ impl Attached {
         for problem in problems {
             warn!("{}: {problem}", host.name());
         }
-        let (bars, pieces, msix) =
-            (function.bars().to_vec(), function.pieces().to_vec(), function.msix().copied());
+        let (bars, pieces) = (function.bars().to_vec(), function.pieces().to_vec());
+        let msix = function.msix_structures().copied();
         let mut effects = Vec::new();
         function.start(&mut effects);
         let core = Mutex::new(Core { function, place: None });
-        let inner = Arc::new(Inner { slot, host, core, msix });
+        let (gone, warned) = (AtomicBool::new(false), AtomicBool::new(false));
+        let inner = Arc::new(Inner { slot, host, core, msix, gone, warned });
         // Decoding goes on in the function before any part of it can be mapped: the host's mappings answer with a bus
         // error while it is off, and the IOMMU takes no range of a BAR then.
         inner.carry_out(&mut inner.core.lock(), effects);
-        let owner = space.add(inner.host.clone(), inner.clone(), slot, pieces.clone(), windows);
+        let owner = space.add(inner.host.clone(), inner.clone(), slot, pieces, windows);
         inner.core.lock().place = Some((space.clone(), owner));
-        Ok(Attached { inner, space, owner, bars, pieces })
+        Ok(Attached { inner, space, owner, bars })
     }
 
     /// Where it is in the guest.
@@ -105,9 +110,9 @@ impl Attached {
         &self.bars
     }
 
-    /// How each part of them reaches the guest.
-    pub fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    /// How each part of them reaches the guest, where they are now.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.space.pieces(self.owner)
     }
 
     /// Puts an address into a BAR, as firmware does before the guest starts; `bar` is 0 to 5.
@@ -125,6 +130,7 @@ impl Attached {
         let mut effects = Vec::new();
         core.function.reset(&mut effects);
         self.inner.carry_out(&mut core, effects);
+        self.inner.warned.store(false, Ordering::Relaxed);
         if self.inner.host.report().can_reset() { self.inner.host.reset() } else { Ok(()) }
     }
 }
@@ -133,6 +139,8 @@ impl Drop for Attached {
     fn drop(&mut self) {
         {
             let mut core = self.inner.core.lock();
+            // A decoder or an old table of the VMM's may lead here for a while.
+            self.inner.gone.store(true, Ordering::Release);
             let mut effects = Vec::new();
             // Unmaps, takes the vectors down, and turns bus mastering off: in this order no access and no interrupt
             // meets a function that is half gone.
@@ -160,18 +168,31 @@ impl Inner {
                         space.place(*owner, &moves);
                     }
                 }
-                Effect::SetVectors(kind, changes) => {
-                    for error in self.host.set_vectors(kind, &changes) {
-                        warn!("{error}; this vector stays silent");
-                    }
+                Effect::SetVectors(kind, count, changes) => {
+                    self.report(&self.host.set_vectors(kind, count, &changes));
                 }
                 Effect::DisableVectors(kind) => {
                     if let Err(error) = self.host.disable_vectors(kind) {
-                        warn!("{error}");
+                        debug!("{error}");
                     }
                 }
             }
         }
+    }
+
+    /// Says once what failed: a guest can make it fail as often as it likes.
+    fn report(&self, errors: &[HostError]) {
+        let Some(first) = errors.first() else { return };
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            warn!("{first}; {} vectors stay silent", errors.len());
+        }
+        for error in errors {
+            debug!("{error}");
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     fn write_host(&self, write: &ConfigWrite) {
@@ -220,6 +241,9 @@ enum Answers {
 
 impl ConfigAccess for Inner {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
+        if self.is_gone() {
+            return data.fill(0xff);
+        }
         let read = {
             let core = self.core.lock();
             core.function.read_config(offset, data.len(), |kind, vector| self.host.is_pending(kind, vector))
@@ -242,6 +266,9 @@ impl ConfigAccess for Inner {
 
     fn config_write(&self, offset: u16, data: &[u8]) {
         let mut core = self.core.lock();
+        if self.is_gone() {
+            return;
+        }
         let mut effects = Vec::new();
         core.function.write_config(offset, data, &mut effects);
         self.carry_out(&mut core, effects);
@@ -250,6 +277,9 @@ impl ConfigAccess for Inner {
 
 impl BarAccess for Inner {
     fn bar_read(&self, bar: u8, mut offset: u64, mut data: &mut [u8]) {
+        if self.is_gone() {
+            return data.fill(0xff);
+        }
         while !data.is_empty() {
             let (who, room) = self.answers(bar, offset);
             let len = data.len().min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -275,7 +305,7 @@ impl BarAccess for Inner {
     }
 
     fn bar_write(&self, bar: u8, mut offset: u64, mut data: &[u8]) {
-        while !data.is_empty() {
+        while !data.is_empty() && !self.is_gone() {
             let (who, room) = self.answers(bar, offset);
             let (part, rest) = data.split_at(data.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
             match (who, &self.msix) {
@@ -302,15 +332,5 @@ impl BarAccess for Inner {
 impl std::fmt::Debug for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}", self.inner.host.name(), self.inner.slot)
-    }
-}
-
-impl Attached {
-    /// The trapped part of a BAR as a range, for messages and counters.
-    pub fn piece_at(&self, bar: u8, offset: u64) -> Option<&Piece> {
-        self.pieces.iter().find(|p| {
-            let BarRange { bar: b, offset: o, len } = p.range;
-            b == bar && (o..o + len).contains(&offset)
-        })
     }
 }

@@ -1,13 +1,15 @@
 //! What a VMM gives: the traits through which this library reaches a guest's memory, interrupts and events.
 //!
 //! A VMM implements them once and hands them over in [`Ports`]. Every call may come from a vCPU thread that is in
-//! the middle of a trapped access, or from the thread that attaches and detaches functions; none is made with a
-//! lock held that an access by another vCPU to another function could wait for.
+//! the middle of a trapped access, or from the thread that attaches and detaches functions. Locks of this library may be
+//! held meanwhile (a function's own, then the address space's, then the host's), so a port must not call back into it,
+//! and must not wait for a thread that does.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::pci::{Slot, Space};
@@ -16,15 +18,88 @@ use crate::pci::{Slot, Space};
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {source}")]
 pub struct PortError {
-    /// What was tried, as `KVM_SET_USER_MEMORY_REGION of 0x1000 bytes at 0xc0000000`.
-    pub operation: String,
+    /// What was tried.
+    pub operation: PortOperation,
     /// Why it failed.
     #[source]
     pub source: io::Error,
 }
 
+/// What a port was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortOperation {
+    /// [`MemoryPort::map`].
+    #[error("mapping {len:#x} bytes at guest address {guest:#x}")]
+    Map {
+        /// Guest-physical address.
+        guest: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// [`MemoryPort::unmap`].
+    #[error("unmapping {len:#x} bytes at guest address {guest:#x}")]
+    Unmap {
+        /// Guest-physical address.
+        guest: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// [`MemoryPort::trap`].
+    #[error("change of trapped ranges")]
+    Trap,
+    /// [`InterruptPort::allocate`].
+    #[error("a GSI for a vector of {slot}: all {limit} routes are in use")]
+    Gsi {
+        /// The function.
+        slot: Slot,
+        /// Routes that there can be.
+        limit: u32,
+    },
+    /// [`InterruptPort::route`].
+    #[error("the message {:#x} = {:#x}, which is no interrupt", .0.address, .0.data)]
+    Message(MsiMessage),
+    /// [`InterruptPort::commit`].
+    #[error("setting {routes} interrupt routes")]
+    Commit {
+        /// How many there are.
+        routes: usize,
+    },
+    /// [`InterruptPort::attach`] or [`InterruptPort::attach_line`].
+    #[error("attaching an eventfd to GSI {}", .0.0)]
+    Attach(Gsi),
+    /// [`InterruptPort::detach`] or [`InterruptPort::detach_line`].
+    #[error("detaching an eventfd from GSI {}", .0.0)]
+    Detach(Gsi),
+    /// [`InterruptPort::set_line`].
+    #[error("raising or lowering GSI {}", .0.0)]
+    Line(Gsi),
+    /// [`EventPort::attach_doorbell`] or [`EventPort::detach_doorbell`].
+    #[error("a doorbell of {len} bytes at {space:?} address {address:#x}")]
+    Doorbell {
+        /// Memory or I/O.
+        space: Space,
+        /// Address or port.
+        address: u64,
+        /// Bytes.
+        len: u8,
+    },
+    /// [`EventPort::watch`].
+    #[error("watching a file descriptor")]
+    Watch,
+    /// [`EventPort::register_file`].
+    #[error("registering a VFIO file with the hypervisor")]
+    RegisterFile,
+}
+
+impl PortOperation {
+    /// For `map_err`: the operation failed for this reason.
+    pub fn failed<E: Into<io::Error>>(self) -> impl FnOnce(E) -> PortError {
+        move |source| PortError { operation: self, source: source.into() }
+    }
+}
+
 /// Part of the guest's memory that a device may reach by DMA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DmaRegion {
     /// Guest-physical address, which is also its IOVA.
     pub guest: u64,
@@ -32,9 +107,8 @@ pub struct DmaRegion {
     pub host: *mut u8,
     /// Bytes.
     pub len: u64,
-    /// The file that it is mapped from, and where in it, for those that map it into another process. Open as long as the
-    /// region is there.
-    pub file: Option<(RawFd, u64)>,
+    /// The file that it is mapped from, and where in it, for those that map it into another process.
+    pub file: Option<(Arc<File>, u64)>,
 }
 
 // SAFETY: the pointer is an address that is handed to the kernel or turned into volatile accesses by whoever maps it;
@@ -123,14 +197,16 @@ pub trait InterruptPort: Send + Sync {
     fn allocate(&self, slot: Slot) -> Result<Gsi, PortError>;
     /// Gives a GSI back. Its route ends with the next commit.
     fn release(&self, gsi: Gsi);
-    /// Says which message `gsi` stands for; takes effect with [`InterruptPort::commit`].
-    fn route(&self, gsi: Gsi, message: MsiMessage);
+    /// Says which message `gsi` stands for; takes effect with [`InterruptPort::commit`]. A message that the hypervisor
+    /// would refuse, with it all others, is refused here: a guest can write anything.
+    fn route(&self, gsi: Gsi, message: MsiMessage) -> Result<(), PortError>;
     /// Makes all changes of routes since the last commit effective, with one call to the hypervisor.
     fn commit(&self) -> Result<(), PortError>;
     /// From now on a signal on the eventfd raises `gsi` without a detour through user space. A count that stands on
     /// the eventfd already is delivered at once.
     fn attach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError>;
-    /// Undoes [`InterruptPort::attach`]; from then on signals are counted on the eventfd.
+    /// Undoes [`InterruptPort::attach`]. Each signal up to then has been delivered, and those from then on are counted on
+    /// the eventfd; none is both or neither.
     fn detach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError>;
     /// The GSI that INTx pin `pin` (1 to 4) of the function at `slot` is wired to. Several may share one.
     fn line(&self, slot: Slot, pin: u8) -> Gsi;
@@ -142,6 +218,8 @@ pub trait InterruptPort: Send + Sync {
         trigger: BorrowedFd<'_>,
         resample: BorrowedFd<'_>,
     ) -> Result<bool, PortError>;
+    /// Raises or lowers a line, for a hypervisor whose [`InterruptPort::attach_line`] cannot.
+    fn set_line(&self, gsi: Gsi, raised: bool) -> Result<(), PortError>;
     /// Undoes [`InterruptPort::attach_line`].
     fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError>;
 }
@@ -152,8 +230,8 @@ pub struct WatchId(pub u64);
 
 /// File descriptors that the VMM must know or watch.
 pub trait EventPort: Send + Sync {
-    /// A guest's write of `len` bytes (0 for any) to `address`, of value `value` if one is given, signals the eventfd
-    /// and does nothing else.
+    /// A guest's write to `address` signals the eventfd and does nothing else: any write when `len` is 0 and `value`
+    /// nothing, or a write of this value in 1, 2, 4 or 8 bytes.
     fn attach_doorbell(
         &self,
         space: Space,
@@ -172,7 +250,8 @@ pub trait EventPort: Send + Sync {
         event: BorrowedFd<'_>,
     ) -> Result<(), PortError>;
     /// Calls `ready` on the VMM's event loop whenever the descriptor is readable, until it is no longer watched.
-    /// `ready` reads the descriptor empty. It must not call [`EventPort::unwatch`].
+    /// `ready` reads the descriptor empty. It takes no lock and does not call [`EventPort::unwatch`], which waits for it
+    /// and may be called under any lock.
     fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError>;
     /// Ends a watch. When it returns, `ready` neither runs nor will run.
     fn unwatch(&self, watch: WatchId);

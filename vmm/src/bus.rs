@@ -4,7 +4,6 @@
 //! tried first.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,6 +47,8 @@ struct Entry {
 struct Table {
     memory: Vec<Entry>,
     io: Vec<Entry>,
+    /// Slots with a function, sorted.
+    functions: Arc<[Slot]>,
 }
 
 impl Table {
@@ -125,6 +126,32 @@ impl Bus {
         self.change(remove, add.iter().map(entry).collect())
     }
 
+    /// Says which slots have a function: configuration accesses are counted by these.
+    pub fn set_functions(&self, slots: impl IntoIterator<Item = Slot>) {
+        let mut slots: Vec<Slot> = slots.into_iter().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let _changing = self.regions.lock();
+        let table = Table { functions: slots.into(), ..Table::clone(&self.table.load()) };
+        self.table.store(Arc::new(table));
+    }
+
+    /// What the counters of configuration accesses stand for, by index.
+    pub fn functions(&self) -> Arc<[Slot]> {
+        self.table.load().functions.clone()
+    }
+
+    /// Nobody answers any more, and nobody who did is held: a function that is reached through the bus may hold the bus
+    /// in turn, by way of the memory that it does DMA to. Views keep the table that they used last.
+    pub fn clear(&self) {
+        let changing = self.regions.lock();
+        let functions = self.functions();
+        let old = self.table.swap(Arc::new(Table { functions, ..Table::default() }));
+        // What is dropped here may end a thread that is about to change the table.
+        drop(changing);
+        drop(old);
+    }
+
     fn change(
         &self,
         remove: &[(Space, Range<u64>)],
@@ -158,7 +185,12 @@ impl Bus {
 
     /// A vCPU's view, with counters of its own.
     pub fn view(&self) -> View {
-        View { table: Cache::new(self.table.clone()), last: Default::default(), counts: Counts::default() }
+        View {
+            table: Cache::new(self.table.clone()),
+            last: Default::default(),
+            configured: 0,
+            counts: Counts::default(),
+        }
     }
 
     /// What the counters of regions stand for, by index.
@@ -193,8 +225,10 @@ impl Count {
 pub struct Counts {
     /// By region, as [`Bus::regions`] lists them.
     pub regions: Vec<Count>,
-    /// Configuration accesses, by the slot they named.
-    pub config: HashMap<Slot, Count>,
+    /// Configuration accesses by function, as [`Bus::functions`] lists them.
+    pub config: Vec<Count>,
+    /// Configuration accesses to slots without a function.
+    pub absent: Count,
     /// Memory accesses that nobody answered.
     pub unclaimed_memory: Count,
     /// Port accesses that nobody answered.
@@ -203,27 +237,38 @@ pub struct Counts {
 
 impl Counts {
     fn region(&mut self, region: usize, is_read: bool) {
-        if self.regions.len() <= region {
-            self.regions.resize(region + 1, Count::default());
-        }
-        if let Some(count) = self.regions.get_mut(region) {
-            count.add(is_read);
+        add(&mut self.regions, region, is_read);
+    }
+
+    fn function(&mut self, function: Option<usize>, is_read: bool) {
+        match function {
+            Some(function) => add(&mut self.config, function, is_read),
+            None => self.absent.add(is_read),
         }
     }
 
     /// Adds another vCPU's.
     pub fn merge(&mut self, other: &Counts) {
-        if self.regions.len() < other.regions.len() {
-            self.regions.resize(other.regions.len(), Count::default());
+        for (to, from) in [(&mut self.regions, &other.regions), (&mut self.config, &other.config)] {
+            if to.len() < from.len() {
+                to.resize(from.len(), Count::default());
+            }
+            for (to, from) in to.iter_mut().zip(from) {
+                to.merge(*from);
+            }
         }
-        for (to, from) in self.regions.iter_mut().zip(&other.regions) {
-            to.merge(*from);
-        }
-        for (slot, count) in &other.config {
-            self.config.entry(*slot).or_default().merge(*count);
-        }
+        self.absent.merge(other.absent);
         self.unclaimed_memory.merge(other.unclaimed_memory);
         self.unclaimed_io.merge(other.unclaimed_io);
+    }
+}
+
+fn add(counts: &mut Vec<Count>, index: usize, is_read: bool) {
+    if counts.len() <= index {
+        counts.resize(index + 1, Count::default());
+    }
+    if let Some(count) = counts.get_mut(index) {
+        count.add(is_read);
     }
 }
 
@@ -232,6 +277,8 @@ pub struct View {
     table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
     /// Index of the entry hit last, in memory and in I/O.
     last: [usize; 2],
+    /// Index of the function configured last.
+    configured: usize,
     /// What this vCPU accessed.
     pub counts: Counts,
 }
@@ -256,8 +303,16 @@ impl View {
     }
 
     fn access(&mut self, space: Space, address: u64, data: Data<'_>) {
-        let View { table, last, counts } = self;
-        let entries = table.load().of(space);
+        let View { table, last, configured, counts } = self;
+        let table = table.load();
+        let entries = table.of(space);
+        // A guest reads most of a function's registers before it goes on to another one.
+        let mut function = |slot: Slot| {
+            if table.functions.get(*configured) != Some(&slot) {
+                *configured = table.functions.binary_search(&slot).ok()?;
+            }
+            Some(*configured)
+        };
         let [memory, io] = last;
         let last = if space == Space::Memory { memory } else { io };
         let is_read = matches!(data, Data::Read(_));
@@ -303,7 +358,7 @@ impl View {
                 if at >= 4
                     && let Some((slot, _)) = cf8::decode(decoder.address())
                 {
-                    counts.config.entry(slot).or_default().add(is_read);
+                    counts.function(function(slot), is_read);
                 }
                 match data {
                     Data::Read(data) => decoder.read(at as u16, data),
@@ -312,7 +367,7 @@ impl View {
             }
             (Target::Ecam(decoder), data) => {
                 if let Some((slot, _)) = ecam::decode(at) {
-                    counts.config.entry(slot).or_default().add(is_read);
+                    counts.function(function(slot), is_read);
                 }
                 match data {
                     Data::Read(data) => decoder.read(at, data),
@@ -325,6 +380,8 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use devices::pci::topology::Topology;
+
     use super::*;
 
     struct Bar(Mutex<Vec<(u8, u64, Vec<u8>)>>);
@@ -380,6 +437,47 @@ mod tests {
         view.write(Space::Memory, 0x5000, &[3]);
         assert_eq!(target.0.lock().iter().map(|w| w.2[0]).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(view.counts.regions, [Count { reads: 0, writes: 2 }]);
+    }
+
+    #[test]
+    fn configuration_accesses_are_counted_by_function_and_all_others_together() {
+        let topology = Arc::new(Topology::builder().build().unwrap());
+        let bus = Bus::new();
+        let functions = [0x840, 0x8, 0].map(Slot::from_requester_id);
+        bus.set_functions(functions);
+        assert_eq!(bus.functions()[..], [0, 0x8, 0x840].map(Slot::from_requester_id));
+        let cf8 = Arc::new(Cf8::new(topology.clone(), Arc::new(|_| {})));
+        bus.add(Space::Io, 0xcf8..0xd00, "cf8", Target::Cf8(cf8)).unwrap();
+        bus.add(Space::Memory, 0..ecam::SIZE, "ecam", Target::Ecam(Arc::new(Ecam::new(topology)))).unwrap();
+
+        let (mut view, mut data) = (bus.view(), [0; 4]);
+        for (slot, reads) in [(0x840, 3), (0x8, 1), (0x841, 2), (0x840, 1), (0xffff, 1), (0, 5)] {
+            let at = ecam::offset_of(Slot::from_requester_id(slot));
+            (0..reads).for_each(|_| view.read(Space::Memory, at, &mut data));
+        }
+        for (slot, value) in [(0x8u32, 1u32), (0x9, 2)] {
+            view.write(Space::Io, 0xcf8, &(1 << 31 | slot << 8).to_le_bytes());
+            view.write(Space::Io, 0xcfc, &value.to_le_bytes());
+        }
+        let mut all = Counts::default();
+        all.merge(&view.counts);
+        all.merge(&view.counts);
+        let count = |reads, writes| Count { reads, writes };
+        assert_eq!(all.config, [count(10, 0), count(2, 2), count(8, 0)]);
+        assert_eq!(all.absent, count(6, 2));
+    }
+
+    #[test]
+    fn a_cleared_bus_holds_nobody_and_answers_nobody() {
+        let bus = Bus::new();
+        let target = Arc::new(Bar(Mutex::default()));
+        bus.trap(&[], &[trap(&target, 0x1000, 1, 0)]).unwrap();
+        assert_eq!(Arc::strong_count(&target), 2);
+        bus.clear();
+        assert_eq!(Arc::strong_count(&target), 1);
+        let mut data = [0];
+        bus.view().read(Space::Memory, 0x1000, &mut data);
+        assert_eq!(data, [0xff]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who stopped the guest, and why.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use devices::MachineEvent;
@@ -84,6 +85,32 @@ impl Control {
         let mut cause = self.cause.lock();
         self.stopped.store(false, Ordering::Release);
         cause.take()
+    }
+}
+
+/// Stops the guest when the thread that holds it ends by a panic, which nobody else would notice.
+pub struct StopOnPanic {
+    control: Arc<Control>,
+    panicked: &'static str,
+}
+
+impl StopOnPanic {
+    /// For the thread of which `panicked` says that it did.
+    pub fn new(control: Arc<Control>, panicked: &'static str) -> StopOnPanic {
+        StopOnPanic { control, panicked }
+    }
+
+    /// What it stops.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.control.stop(Stop::Broken(self.panicked));
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use log::error;
 use parking_lot::Mutex;
 use passthru::ports::WatchId;
 
+use crate::control::{Control, Stop, StopOnPanic};
+
 type Subscriber = Box<dyn MutEventSubscriber + Send>;
 
 /// The event loop's thread. It ends when this is dropped.
@@ -60,16 +62,19 @@ impl MutEventSubscriber for Watch {
 }
 
 impl EventLoop {
-    /// Starts the thread.
-    pub fn start() -> io::Result<EventLoop> {
+    /// Starts the thread. If it ends before its time, it stops the guest.
+    pub fn start(control: Arc<Control>) -> io::Result<EventLoop> {
         let mut manager: EventManager<Subscriber> = EventManager::new().map_err(io::Error::other)?;
         let endpoint = Arc::new(Mutex::new(manager.remote_endpoint()));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = Builder::new().name("events".to_owned()).spawn(move || {
+            // Signals that end the program come by this thread: without it nothing else would end the guest.
+            let guard = StopOnPanic::new(control, "the event loop's thread panicked");
             while !stopped.load(Ordering::Acquire) {
                 if let Err(error) = manager.run() {
                     error!("event loop: {error}");
+                    guard.control().stop(Stop::Broken("the event loop failed"));
                     return;
                 }
             }
@@ -143,9 +148,39 @@ mod tests {
 
     use super::*;
 
+    /// A descriptor that is readable, watched by this.
+    fn watch(events: &EventLoop, ready: impl Fn() + Send + Sync + 'static) -> EventFd {
+        let event = EventFd::new(EFD_NONBLOCK).unwrap();
+        // SAFETY: the tests drop the eventfd after the event loop.
+        let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+        events.watches().add(fd, Arc::new(ready)).unwrap();
+        event.write(1).unwrap();
+        event
+    }
+
+    #[test]
+    fn a_panic_on_the_event_loop_stops_the_guest_and_leaves_no_caller_waiting() {
+        let control = Arc::new(Control::default());
+        let events = EventLoop::start(control.clone()).unwrap();
+        let watched = watch(&events, || panic!("as this test wants"));
+        control.wait();
+        assert_eq!(control.take(), Some(Stop::Broken("the event loop's thread panicked")));
+        // SAFETY: the eventfd is dropped after the event loop.
+        let fd = unsafe { BorrowedFd::borrow_raw(watched.as_raw_fd()) };
+        assert!(events.watches().add(fd, Arc::new(|| ())).is_err());
+        drop(events);
+    }
+
+    #[test]
+    fn an_event_loop_that_ends_in_order_stops_nobody() {
+        let control = Arc::new(Control::default());
+        drop(EventLoop::start(control.clone()).unwrap());
+        assert_eq!(control.peek(), None);
+    }
+
     #[test]
     fn a_watched_descriptor_calls_until_it_is_no_longer_watched() {
-        let events = EventLoop::start().unwrap();
+        let events = EventLoop::start(Arc::default()).unwrap();
         let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         // SAFETY: the eventfd outlives the watch.
         let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };

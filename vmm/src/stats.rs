@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use passthru::attached::Attached;
 use passthru::function::pieces::{Backing, Reason};
+use passthru::pci::Slot;
 use passthru::pci::bar::BarKind;
 use serde::Serialize;
 
@@ -23,6 +24,7 @@ pub struct Stats {
     vcpus: Vec<Exits>,
     functions: Vec<Function>,
     devices: Vec<Device>,
+    absent: Count,
     unclaimed: Unclaimed,
     calls: Calls,
 }
@@ -89,14 +91,23 @@ impl Stats {
             Region::Device(name) => Some(Device { name, exits: *exits }),
             Region::Bar { .. } => None,
         };
+        let slots = bus.functions();
+        let config = |slot: Slot| {
+            let index = slots.binary_search(&slot).ok()?;
+            counts.config.get(index).copied()
+        };
+        let function = |function: &Attached| {
+            Function::of(function, &regions, config(function.slot()).unwrap_or_default())
+        };
         let [set_user_memory_region, set_gsi_routing] = calls;
         Stats {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             exits,
             vcpus: vcpus.iter().map(|vcpu| vcpu.exits).collect(),
-            functions: functions.iter().map(|function| Function::of(function, &regions, &counts)).collect(),
+            functions: functions.iter().map(function).collect(),
             devices: regions.iter().filter_map(device).collect(),
+            absent: counts.absent,
             unclaimed: Unclaimed { memory: counts.unclaimed_memory, io: counts.unclaimed_io },
             calls: Calls { set_user_memory_region, set_gsi_routing },
         }
@@ -104,7 +115,7 @@ impl Stats {
 }
 
 impl Function {
-    fn of(function: &Attached, regions: &[(Region, Count)], counts: &Counts) -> Function {
+    fn of(function: &Attached, regions: &[(Region, Count)], config: Count) -> Function {
         let slot = function.slot();
         let exits = |bar: u8, offset: u64| {
             let wanted = Region::Bar { slot, bar, offset };
@@ -138,7 +149,7 @@ impl Function {
         Function {
             slot: slot.to_string(),
             host: function.host().name().to_string(),
-            config: counts.config.get(&slot).copied().unwrap_or_default(),
+            config,
             bars: bars.collect(),
         }
     }
@@ -175,6 +186,7 @@ impl fmt::Display for Stats {
         for device in self.devices.iter().filter(|device| device.exits != Count::default()) {
             row(f, device.name, device.exits)?;
         }
+        row(f, "config space of absent functions", self.absent)?;
         row(f, "nobody, memory", self.unclaimed.memory)?;
         row(f, "nobody, ports", self.unclaimed.io)?;
         let Calls { set_user_memory_region, set_gsi_routing } = self.calls;

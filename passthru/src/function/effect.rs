@@ -11,8 +11,8 @@ pub enum Effect {
     WriteHost(ConfigWrite),
     /// BARs answer somewhere else, or no longer.
     Place(Vec<Placement>),
-    /// A kind of vectors is to be on, if it is not yet, and these of them armed or masked.
-    SetVectors(MessageKind, Vec<VectorChange>),
+    /// A kind of vectors is to be on, if it is not yet, so many of them, and these of them armed or masked.
+    SetVectors(MessageKind, u16, Vec<VectorChange>),
     /// All vectors of a kind are to be taken down.
     DisableVectors(MessageKind),
 }

@@ -24,13 +24,13 @@ pub use msix::MsixProblem;
 pub use policy::Shape;
 pub use registers::{ConfigRead, ConfigWrite};
 
-use crate::host::{Description, MessageKind, Report};
+use crate::host::{BarRange, Description, MessageKind, Report};
 use crate::pci::bar::{self, Bar, BarProblem};
 use crate::pci::capability::{self, ListProblem, read_u16, read_u32};
 use crate::pci::registers::*;
 use msi::Msi;
 use msix::Msix;
-use pieces::{MsixGeometry, Piece};
+use pieces::{MsixStructures, Piece};
 use registers::Registers;
 use vectors::Vectors;
 
@@ -57,6 +57,9 @@ pub enum Problem {
     /// In the MSI-X capability.
     #[error(transparent)]
     Msix(#[from] MsixProblem),
+    /// The host can neither map a part of a BAR nor access it otherwise.
+    #[error("the host can neither map nor access {0}; the guest reads all-ones there")]
+    Unreachable(BarRange),
 }
 
 /// A function as the guest sees it.
@@ -71,7 +74,10 @@ pub struct Function {
     placed: Vec<Option<u64>>,
     msi: Option<Msi>,
     msix: Option<Msix>,
+    msix_structures: Option<MsixStructures>,
     vectors: Vectors,
+    /// Offset of the power management capability.
+    power: Option<u16>,
     /// What the function's own command register was told last.
     host_command: u16,
 }
@@ -128,7 +134,9 @@ impl Function {
         if let Some(msix) = &msix {
             msix.install(raw, &mut registers);
         }
-        let pieces = pieces::plan(&bars, description, msix.as_ref().map(Msix::geometry), report);
+        let msix_structures = first(capability_id::MSIX).map(|c| msix::structures(raw, c));
+        let pieces = pieces::plan(&bars, description, msix_structures.as_ref(), report);
+        problems.extend(pieces::unreachable(&pieces, description).map(Problem::Unreachable));
         let function = Function {
             initial: registers.clone(),
             registers,
@@ -137,7 +145,9 @@ impl Function {
             pieces,
             msi,
             msix,
+            msix_structures,
             vectors: Vectors::default(),
+            power: first(capability_id::POWER).map(|c| c.offset),
             host_command: read_u16(raw, COMMAND),
         };
         Ok((function, problems))
@@ -153,9 +163,14 @@ impl Function {
         &self.pieces
     }
 
-    /// Where the MSI-X structures are, if there are any.
-    pub fn msix(&self) -> Option<&MsixGeometry> {
-        self.msix.as_ref().map(Msix::geometry)
+    /// Where the function has its MSI-X structures, if it has any.
+    pub fn msix_structures(&self) -> Option<&MsixStructures> {
+        self.msix_structures.as_ref()
+    }
+
+    /// MSI-X vectors that the guest sees.
+    pub fn msix_vectors(&self) -> u16 {
+        self.msix.as_ref().map_or(0, Msix::vectors)
     }
 
     /// What has to be done when the function is attached: its command register follows the guest's from now on, except
@@ -185,8 +200,16 @@ impl Function {
 
     /// Writes 1, 2 or 4 bytes of configuration space that do not cross a dword.
     pub fn write_config(&mut self, offset: u16, data: &[u8], effects: &mut Vec<Effect>) {
+        let power = self.power.map(|capability| capability + 4);
+        let state = power.map(|register| self.registers.word(register));
         if let Some(write) = self.registers.write(offset, data) {
             effects.push(Effect::WriteHost(write));
+        }
+        // D1 and D2 are not offered, and a write that asks for them is discarded (PCIe 6.0 §7.5.2.2).
+        if let (Some(register), Some(before)) = (power, state)
+            && matches!(self.registers.word(register) & 0x3, 1 | 2)
+        {
+            self.registers.set_word(register, before);
         }
         match offset & !3 {
             COMMAND => {
@@ -314,14 +337,15 @@ impl Function {
         let registers = &self.registers;
         // With both on, which the specification leaves open, MSI-X wins.
         if let Some(msix) = self.msix.as_ref().filter(|m| m.is_enabled(registers)) {
-            let vectors = msix.geometry().vectors;
-            self.vectors.switch(Some(MessageKind::Msix), vectors, effects);
+            let vectors = msix.vectors();
+            self.vectors.switch(Some((MessageKind::Msix, vectors)), effects);
             self.vectors.settle(0..vectors, |v| msix.want(registers, v), effects);
         } else if let Some(msi) = self.msi.as_ref().filter(|m| m.is_enabled(registers)) {
-            self.vectors.switch(Some(MessageKind::Msi), msi.vectors(), effects);
-            self.vectors.settle(0..msi.vectors(), |v| msi.want(registers, v), effects);
+            let vectors = msi.enabled(registers);
+            self.vectors.switch(Some((MessageKind::Msi, vectors)), effects);
+            self.vectors.settle(0..vectors, |v| msi.want(registers, v), effects);
         } else {
-            self.vectors.switch(None, 0, effects);
+            self.vectors.switch(None, effects);
         }
     }
 }

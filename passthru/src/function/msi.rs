@@ -98,13 +98,15 @@ impl Msi {
         registers.word(self.capability + 2) & ENABLE != 0
     }
 
-    /// What `vector` is to be while MSI is on.
+    /// Vectors that the guest has given the function, of those that it offers.
+    pub fn enabled(&self, registers: &Registers) -> u16 {
+        1 << (registers.word(self.capability + 2) >> 4 & 0x7).min(self.capable)
+    }
+
+    /// What `vector`, one of the enabled ones, is to be while MSI is on.
     pub fn want(&self, registers: &Registers, vector: u16) -> Want {
-        let enabled = 1u16 << (registers.word(self.capability + 2) >> 4 & 0x7).min(self.capable);
+        let enabled = self.enabled(registers);
         let masks = if self.vector_masking { registers.dword(self.mask_offset()).shadow } else { 0 };
-        if vector >= enabled {
-            return Want::Silent;
-        }
         if masks >> (vector & 31) & 1 != 0 {
             return Want::Silent;
         }

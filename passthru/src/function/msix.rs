@@ -1,6 +1,6 @@
 //! MSI-X: the capability's control register, and the table as the guest wrote it (PCIe 6.0 §7.7.2).
 
-use super::pieces::MsixGeometry;
+use super::pieces::MsixStructures;
 use super::registers::{Register, Registers};
 use super::vectors::Want;
 use crate::host::BarRange;
@@ -32,11 +32,21 @@ pub enum MsixProblem {
     Overlap(BarRange, BarRange),
 }
 
+/// Where the structures of a physical MSI-X capability are, as far as its registers can be believed.
+pub fn structures(raw: &[u8], capability: &Capability) -> MsixStructures {
+    let vectors = u64::from(read_u16(raw, capability.offset + 2) & 0x7ff) + 1;
+    let range = |register: u16, len| {
+        let value = read_u32(raw, capability.offset.saturating_add(register));
+        BarRange { bar: (value & 0x7) as u8, offset: u64::from(value & !0x7), len }
+    };
+    MsixStructures { table: range(4, vectors * ENTRY), pending: range(8, vectors.div_ceil(64) * 8) }
+}
+
 /// The MSI-X of a function, as its guest sees it.
 #[derive(Clone, Debug)]
 pub struct Msix {
     capability: u16,
-    geometry: MsixGeometry,
+    vectors: u16,
     /// Address low, address high, data, control.
     entries: Vec<[u32; 4]>,
 }
@@ -54,30 +64,28 @@ impl Msix {
         if vectors == 0 || !fits {
             return Ok(None);
         }
-        let range = |what, register: u16, len| {
-            let value = read_u32(raw, capability.offset + register);
-            let range = BarRange { bar: (value & 0x7) as u8, offset: u64::from(value & !0x7), len };
+        let MsixStructures { table, pending } = structures(raw, capability);
+        for (what, range) in [("table", table), ("pending bits", pending)] {
             let inside = bars
                 .iter()
                 .any(|b| b.index == range.bar && b.kind != BarKind::Io && range.offset + range.len <= b.size);
-            if inside { Ok(range) } else { Err(MsixProblem::Outside { what, range }) }
-        };
-        let table = range("table", 4, u64::from(vectors) * ENTRY)?;
-        let pending = range("pending bits", 8, u64::from(vectors).div_ceil(64) * 8)?;
+            if !inside {
+                return Err(MsixProblem::Outside { what, range });
+            }
+        }
         let apart =
             table.offset + table.len <= pending.offset || pending.offset + pending.len <= table.offset;
         if table.bar == pending.bar && !apart {
             return Err(MsixProblem::Overlap(table, pending));
         }
-        let geometry = MsixGeometry { vectors, table, pending };
-        let mut msix = Msix { capability: capability.offset, geometry, entries: Vec::new() };
+        let mut msix = Msix { capability: capability.offset, vectors, entries: Vec::new() };
         msix.reset();
         Ok(Some(msix))
     }
 
     /// Puts the capability into the configuration space.
     pub fn install(&self, raw: &[u8], registers: &mut Registers) {
-        let size = u32::from(self.geometry.vectors - 1) << 16;
+        let size = u32::from(self.vectors - 1) << 16;
         let enables = u32::from(ENABLE | FUNCTION_MASK) << 16;
         registers.update(self.capability, |r| {
             *r = Register { shadow: r.shadow & 0xffff | size, writable: enables, ..Register::default() };
@@ -88,9 +96,9 @@ impl Msix {
         }
     }
 
-    /// Where its structures are.
-    pub fn geometry(&self) -> &MsixGeometry {
-        &self.geometry
+    /// Vectors that the guest sees, 1 to 2048.
+    pub fn vectors(&self) -> u16 {
+        self.vectors
     }
 
     /// Offset of the dword with the control register.
@@ -117,7 +125,7 @@ impl Msix {
 
     /// The state after a reset: every vector masked.
     pub fn reset(&mut self) {
-        self.entries = vec![[0, 0, 0, VECTOR_MASK]; usize::from(self.geometry.vectors)];
+        self.entries = vec![[0, 0, 0, VECTOR_MASK]; usize::from(self.vectors)];
     }
 
     /// Reads bytes of the table; what lies beyond it reads zero.
@@ -135,7 +143,7 @@ impl Msix {
                 *dword = *dword & !(0xff << shift) | u32::from(*byte) << shift;
             }
         }
-        let entry = |at: u64| u16::try_from(at).unwrap_or(u16::MAX).min(self.geometry.vectors);
+        let entry = |at: u64| u16::try_from(at).unwrap_or(u16::MAX).min(self.vectors);
         entry(offset / ENTRY)..entry(offset.saturating_add(data.len() as u64).div_ceil(ENTRY))
     }
 

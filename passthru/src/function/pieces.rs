@@ -43,11 +43,11 @@ pub enum Reason {
     Failed,
 }
 
-/// Where a function's MSI-X structures are.
+/// Where the function has its MSI-X structures, all of them: also those of vectors that the guest does not see, and also
+/// when it sees no MSI-X. They are never the guest's to touch, since whoever writes the table chooses where the function's
+/// messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MsixGeometry {
-    /// Entries, 1 to 2048.
-    pub vectors: u16,
+pub struct MsixStructures {
     /// The table: 16 bytes an entry.
     pub table: BarRange,
     /// The pending bits: 8 bytes for each 64 entries begun.
@@ -55,11 +55,12 @@ pub struct MsixGeometry {
 }
 
 /// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table or
-/// pending bits; if the host allows fewer mappings than that takes, the smallest are trapped.
+/// pending bits; if the host allows fewer mappings than that takes, the smallest are trapped, first those that it can
+/// read and write in another way.
 pub fn plan(
     bars: &[Bar],
     description: &Description,
-    msix: Option<&MsixGeometry>,
+    msix: Option<&MsixStructures>,
     report: &Report,
 ) -> Vec<Piece> {
     let mut pieces = Vec::new();
@@ -69,7 +70,7 @@ pub fn plan(
     if let Some(limit) = report.mappings {
         let mut mapped: Vec<&mut Piece> =
             pieces.iter_mut().filter(|p| p.backing == Backing::Mapped).collect();
-        mapped.sort_by_key(|p| std::cmp::Reverse(p.range.len));
+        mapped.sort_by_key(|p| (is_accessible(description, p), std::cmp::Reverse(p.range.len)));
         for piece in mapped.into_iter().skip(limit as usize) {
             piece.backing = Backing::Trapped(Reason::Limit);
         }
@@ -77,10 +78,27 @@ pub fn plan(
     pieces
 }
 
+fn is_accessible(description: &Description, piece: &Piece) -> bool {
+    description.bars.get(usize::from(piece.range.bar)).is_some_and(|region| region.accessible)
+}
+
+/// The pieces that are neither mapped nor answered by anybody.
+pub fn unreachable<'a>(
+    pieces: &'a [Piece],
+    description: &'a Description,
+) -> impl Iterator<Item = BarRange> + 'a {
+    let is_host = |piece: &Piece| match piece.backing {
+        Backing::Mapped | Backing::Trapped(Reason::Io | Reason::MsixTable | Reason::MsixPending) => false,
+        Backing::Trapped(_) => true,
+    };
+    let is_lost = move |piece: &&Piece| is_host(piece) && !is_accessible(description, piece);
+    pieces.iter().filter(is_lost).map(|piece| piece.range)
+}
+
 fn plan_bar(
     bar: &Bar,
     description: &Description,
-    msix: Option<&MsixGeometry>,
+    msix: Option<&MsixStructures>,
     page: u64,
     pieces: &mut Vec<Piece>,
 ) {
@@ -131,7 +149,7 @@ fn plan_plain(
 ) {
     let mut at = part.start;
     for area in mappable {
-        let start = area.start.max(at).next_multiple_of(page);
+        let Some(start) = area.start.max(at).checked_next_multiple_of(page) else { continue };
         let end = area.end.min(part.end) / page * page;
         if start >= end {
             continue;
@@ -153,10 +171,9 @@ mod tests {
 
     fn shown(size: u64, mappable: &[Range<u64>], msix: Option<(u64, u64, u64, u64)>) -> Vec<String> {
         let mut description = Description::default();
-        description.bars[0] = Region { size, mappable: mappable.to_vec() };
+        description.bars[0] = Region { size, mappable: mappable.to_vec(), accessible: true };
         let range = |offset, len| BarRange { bar: 0, offset, len };
-        let msix = msix.map(|(table, table_len, pending, pending_len)| MsixGeometry {
-            vectors: 1,
+        let msix = msix.map(|(table, table_len, pending, pending_len)| MsixStructures {
             table: range(table, table_len),
             pending: range(pending, pending_len),
         });
@@ -228,18 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_on_mappings_keeps_the_largest() {
+    fn a_limit_on_mappings_keeps_what_cannot_be_reached_otherwise_and_then_the_largest() {
+        let region = |mappable, accessible| Region { size: 0x8000, mappable, accessible };
         let mut description = Description::default();
-        description.bars[0] =
-            Region { size: 0x8000, mappable: vec![0..0x1000, 0x2000..0x4000, 0x5000..0x8000] };
-        let bar = Bar { index: 0, kind: KIND, size: 0x8000 };
+        description.bars[0] = region(vec![0..0x1000, 0x2000..0x4000, 0x5000..0x8000], true);
+        description.bars[2] = region(vec![0..0x1000], false);
+        let bars = [0, 2].map(|index| Bar { index, kind: KIND, size: 0x8000 });
         let mut report = report();
         report.mappings = Some(2);
-        let mapped: Vec<u64> = plan(&[bar], &description, None, &report)
-            .iter()
-            .filter(|p| p.backing == Backing::Mapped)
-            .map(|p| p.range.offset)
-            .collect();
-        assert_eq!(mapped, [0x2000, 0x5000]);
+        let pieces = plan(&bars, &description, None, &report);
+        let mapped = pieces.iter().filter(|p| p.backing == Backing::Mapped);
+        let mapped: Vec<(u8, u64)> = mapped.map(|p| (p.range.bar, p.range.offset)).collect();
+        assert_eq!(mapped, [(0, 0x5000), (2, 0)]);
+        let lost: Vec<BarRange> = unreachable(&pieces, &description).collect();
+        assert_eq!(lost, [BarRange { bar: 2, offset: 0x1000, len: 0x7000 }]);
     }
 }

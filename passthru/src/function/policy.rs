@@ -5,7 +5,8 @@
 //!   bits that the function sets; nothing that moves power, links or interrupts reaches it.
 //! * Vital product data, vendor-specific capabilities and the bytes from 0x40 on that belong to no capability are the
 //!   function's own registers: reads and writes go there.
-//! * Function-level reset is hidden: the bit that announces it, and the Advanced Features capability.
+//! * Function-level reset is hidden: the bit that announces it, and the Advanced Features capability. So are capabilities
+//!   that are not named here: some would show the host's addresses (Enhanced Allocation).
 //! * Of the extended capabilities a guest sees error reporting, serial number and vendor-specific ones, read-only.
 //!   The others speak of what a guest cannot have here (SR-IOV, ATS, PASID, resizable BARs, ARI, ACS): they are gone,
 //!   bodies too, and the list is linked anew.
@@ -69,10 +70,10 @@ const HEADER: [Rule; 7] = [
     Rule { at: 0x3c, keep: 0xffff_0000, writable: 0xff, ..NOTHING },
 ];
 
-/// Power management (PCIe 6.0 §7.5.2): the state is kept for the guest, and the function stays in D0 with its
-/// registers, which "no soft reset" promises. No PME.
+/// Power management (PCIe 6.0 §7.5.2): the state, D0 or D3hot, is kept for the guest, and the function stays in D0 with
+/// its registers, which "no soft reset" promises. No PME.
 const POWER: [Rule; 2] =
-    [Rule { at: 0, keep: 0x07ff_0000, ..NOTHING }, Rule { at: 4, set: 0x8, writable: 0x3, ..NOTHING }];
+    [Rule { at: 0, keep: 0x01ff_0000, ..NOTHING }, Rule { at: 4, set: 0x8, writable: 0x3, ..NOTHING }];
 
 /// PCI Express (PCIe 6.0 §7.5.3) of a root-complex integrated endpoint: no Link, Slot or Root registers. Payload and
 /// request sizes are the host's; what a guest writes is kept for it to read.
@@ -103,6 +104,7 @@ const VPD: [Rule; 2] = [
 
 /// Type field of the PCI Express capabilities register.
 const EXPRESS_ENDPOINT: u16 = 0;
+const EXPRESS_LEGACY_ENDPOINT: u16 = 1;
 const EXPRESS_INTEGRATED_ENDPOINT: u16 = 9;
 
 /// Builds the registers of a function whose physical configuration space is `raw`, before MSI and MSI-X, which
@@ -205,8 +207,8 @@ fn treatment(id: u8) -> Treatment {
             Treatment::Emulated
         }
         capability_id::VPD | capability_id::VENDOR => Treatment::Own,
-        capability_id::ADVANCED_FEATURES => Treatment::Hidden,
-        _ => Treatment::ReadOnly,
+        capability_id::SUBSYSTEM | capability_id::SATA | capability_id::PCI_X => Treatment::ReadOnly,
+        _ => Treatment::Hidden,
     }
 }
 
@@ -234,8 +236,9 @@ fn length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16 {
 fn known_length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16 {
     let control = read_u16(raw, capability.offset + 2);
     match capability.id {
-        capability_id::POWER | capability_id::VPD | capability_id::SUBSYSTEM | capability_id::SATA => 8,
-        capability_id::ADVANCED_FEATURES => 8,
+        capability_id::POWER | capability_id::VPD | capability_id::SUBSYSTEM => 8,
+        capability_id::SATA | capability_id::PCI_X | capability_id::ADVANCED_FEATURES => 8,
+        capability_id::DEBUG_PORT => 4,
         capability_id::MSIX => 12,
         // 64-bit address and per-vector masking make it longer (PCIe 6.0 §7.7.1).
         capability_id::MSI => match (control & 0x80 != 0, control & 0x100 != 0) {
@@ -244,8 +247,14 @@ fn known_length(raw: &[u8], capability: &Capability, list: &[Capability]) -> u16
             (false, true) => 20,
             (true, true) => 24,
         },
-        capability_id::EXPRESS if control & 0xf >= 2 => 0x3c,
-        capability_id::EXPRESS => 0x24,
+        // Without Slot and Root registers; an integrated endpoint has no Link registers either.
+        capability_id::EXPRESS => match (control & 0xf, express_type(raw, capability)) {
+            (..=1, EXPRESS_INTEGRATED_ENDPOINT) => 0x0c,
+            (..=1, _) => 0x14,
+            (_, EXPRESS_INTEGRATED_ENDPOINT) => 0x2c,
+            (_, EXPRESS_ENDPOINT | EXPRESS_LEGACY_ENDPOINT) => 0x34,
+            _ => 0x3c,
+        },
         capability_id::VENDOR => (control & 0xff).max(4),
         _ => {
             let next = list.iter().map(|c| c.offset).filter(|o| *o > capability.offset).min();

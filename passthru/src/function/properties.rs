@@ -67,7 +67,7 @@ fn description() -> impl Strategy<Value = Description> {
                 put(&mut config, 0x10 + 4 * index, &[kind]);
                 // One in two is a size that no BAR can have when it is small; a few are no powers of two.
                 let size = if log == 0 { 0 } else { (1u64 << log) + u64::from(odd && log % 5 == 0) };
-                regions[index] = Region { size, mappable: vec![0..size / 0x1000 * 0x1000] };
+                regions[index] = Region { size, mappable: vec![0..size / 0x1000 * 0x1000], accessible: true };
             }
             if !express {
                 config.truncate(256);
@@ -86,7 +86,7 @@ fn check_pieces(function: &Function) -> Result<(), TestCaseError> {
             at += piece.range.len;
             if piece.backing == Backing::Mapped {
                 prop_assert_eq!((piece.range.offset | piece.range.len) % 0x1000, 0);
-                for range in function.msix().iter().flat_map(|m| [m.table, m.pending]) {
+                for range in function.msix_structures().iter().flat_map(|m| [m.table, m.pending]) {
                     let apart = range.bar != bar.index
                         || range.offset + range.len <= piece.range.offset
                         || piece.range.offset + piece.range.len <= range.offset;
@@ -128,12 +128,12 @@ fn check_effects(
                     prop_assert_eq!(write.value & 0x400, 0x400, "INTx stays off");
                 }
             }
-            Effect::SetVectors(kind, changes) => {
+            Effect::SetVectors(kind, count, changes) => {
                 let most = match kind {
                     MessageKind::Msi => 32,
-                    MessageKind::Msix => function.msix().map_or(0, |m| m.vectors),
+                    MessageKind::Msix => function.msix_vectors(),
                 };
-                prop_assert!(changes.iter().all(|c| c.vector < most));
+                prop_assert!(*count <= most && changes.iter().all(|c| c.vector < *count));
                 prop_assert!(
                     *vectors_on
                         != Some(match kind {
@@ -181,7 +181,7 @@ proptest! {
                     function.write_msix_table(offset, &data[..len], &mut effects);
                     let mut back = [0; 8];
                     function.read_msix_table(offset, &mut back[..len]);
-                    let end = u64::from(function.msix().map_or(0, |m| m.vectors)) * 16;
+                    let end = u64::from(function.msix_vectors()) * 16;
                     for (at, (got, put)) in (offset..).zip(back.iter().zip(data).take(len)) {
                         prop_assert_eq!(*got, if at < end { put } else { 0 });
                     }

@@ -50,8 +50,8 @@ pub fn endpoint() -> Description {
     put(&mut config, 0x140, &[0x01, 0x00, 0x02, 0x20]);
     put(&mut config, 0x200, &[0x03, 0x00, 0x01, 0x00, 1, 2, 3, 4, 5, 6, 7, 8]);
     let mut bars: [Region; 6] = Default::default();
-    bars[0] = Region { size: 0x4000, mappable: vec![0..0x4000] };
-    bars[2] = Region { size: 0x20, mappable: Vec::new() };
-    bars[3] = Region { size: 0x10000, mappable: vec![0..0x10000] };
+    bars[0] = Region { size: 0x4000, mappable: vec![0..0x4000], accessible: true };
+    bars[2] = Region { size: 0x20, mappable: Vec::new(), accessible: true };
+    bars[3] = Region { size: 0x10000, mappable: vec![0..0x10000], accessible: true };
     Description { config, bars }
 }

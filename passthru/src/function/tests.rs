@@ -192,6 +192,11 @@ fn power_management_stays_with_the_guest() {
     assert_eq!(read(&function, 0x72, 2) >> 11, 0, "no power management events");
     assert_eq!(write(&mut function, 0x74, &[0x03, 0x81]), [], "D3 does not reach the function");
     assert_eq!(read(&function, 0x74, 2), 0x000b, "no soft reset, D3hot, no events");
+    assert_eq!(read(&function, 0x72, 2) >> 9, 0, "neither D1 nor D2");
+    write(&mut function, 0x74, &[0x01]);
+    assert_eq!(read(&function, 0x74, 1), 0x0b, "a write that asks for D1 is discarded");
+    write(&mut function, 0x74, &[0x00]);
+    assert_eq!(read(&function, 0x74, 1), 0x08);
 }
 
 const MESSAGE: MsiMessage = MsiMessage { address: 0xfee0_1000, data: 0x4041 };
@@ -208,7 +213,7 @@ fn arm(function: &mut Function, vector: u64, message: MsiMessage) -> Vec<Effect>
 fn msix_changes(effects: &[Effect]) -> Vec<VectorChange> {
     match effects {
         [] => vec![],
-        [Effect::SetVectors(MessageKind::Msix, changes)] => changes.clone(),
+        [Effect::SetVectors(MessageKind::Msix, 65, changes)] => changes.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -217,7 +222,11 @@ fn msix_changes(effects: &[Effect]) -> Vec<VectorChange> {
 fn vectors_programmed_under_the_function_mask_are_armed_in_one_batch() {
     let mut function = function();
     let on = write(&mut function, 0x42, &[0, 0xc0]);
-    assert_eq!(on, [Effect::SetVectors(MessageKind::Msix, vec![])], "the function learns that MSI-X is on");
+    assert_eq!(
+        on,
+        [Effect::SetVectors(MessageKind::Msix, 65, vec![])],
+        "the function learns that MSI-X is on"
+    );
     for vector in 0..65 {
         assert_eq!(arm(&mut function, vector, MESSAGE), []);
     }
@@ -266,7 +275,7 @@ fn msi_arms_what_is_enabled() {
     let mut function = function();
     write(&mut function, 0x54, &dword(0xfee0_0000));
     write(&mut function, 0x5c, &dword(0x31));
-    let [Effect::SetVectors(MessageKind::Msi, ref changes)] = write(&mut function, 0x52, &[0x21, 0])[..]
+    let [Effect::SetVectors(MessageKind::Msi, 4, ref changes)] = write(&mut function, 0x52, &[0x21, 0])[..]
     else {
         panic!()
     };
@@ -279,7 +288,8 @@ fn msi_arms_what_is_enabled() {
         .collect();
     assert_eq!(data, [0x30, 0x31, 0x32, 0x33], "the low bits number the four vectors");
 
-    let [Effect::SetVectors(MessageKind::Msi, ref changes)] = write(&mut function, 0x60, &[0x4])[..] else {
+    let [Effect::SetVectors(MessageKind::Msi, 4, ref changes)] = write(&mut function, 0x60, &[0x4])[..]
+    else {
         panic!()
     };
     assert_eq!(changes[..], [VectorChange { vector: 2, state: VectorState::Masked }]);
@@ -302,7 +312,26 @@ fn msix_structures_that_are_nowhere_hide_the_capability() {
         let (function, problems) = Function::new(&description, &report(), Shape::default()).unwrap();
         assert_eq!(problems.len(), 1, "{name}");
         assert!(!capabilities(&function).contains(&capability_id::MSIX), "{name}");
-        assert!(function.msix().is_none());
+        assert_eq!(function.msix_vectors(), 0);
+    }
+}
+
+#[test]
+fn structures_of_vectors_that_the_guest_does_not_see_are_not_mapped() {
+    use crate::function::pieces::Backing;
+    let mut description = endpoint();
+    // A table of 256 vectors takes page 2, where the host has one vector or none.
+    put(&mut description.config, 0x42, &[0xff, 0x00]);
+    for vectors in [1, 0] {
+        let report = crate::host::Report { msix: vectors, ..report() };
+        let (mut function, problems) = Function::new(&description, &report, Shape::default()).unwrap();
+        assert_eq!((problems, function.msix_vectors()), (vec![], vectors));
+        let mapped = function.pieces().iter().filter(|p| p.range.bar == 0 && p.backing == Backing::Mapped);
+        assert_eq!(mapped.map(|p| (p.range.offset, p.range.len)).collect::<Vec<_>>(), [(0, 0x2000)]);
+        let (mut effects, mut entry) = (Vec::new(), [0xff; 16]);
+        function.write_msix_table(16, &[0x55; 8], &mut effects);
+        function.read_msix_table(16, &mut entry);
+        assert_eq!((effects, entry), (vec![], [0; 16]), "and lead nowhere");
     }
 }
 

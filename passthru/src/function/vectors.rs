@@ -7,7 +7,7 @@ use crate::ports::MsiMessage;
 /// What the registers ask of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// Nothing is delivered: masked, or beyond the enabled ones.
+    /// Nothing is delivered: masked.
     Silent,
     /// Delivered as this message.
     Message(MsiMessage),
@@ -25,7 +25,8 @@ enum Told {
 /// The vectors of a function, of the kind that is on.
 #[derive(Clone, Debug, Default)]
 pub struct Vectors {
-    kind: Option<MessageKind>,
+    /// The kind that is on, and how many vectors it has.
+    on: Option<(MessageKind, u16)>,
     told: Vec<Told>,
     /// The host is yet to turn the kind on. It does so when the guest does, not when a vector is armed: a function may
     /// look at its enable bit, as NVMe drives do when a queue is made.
@@ -33,17 +34,18 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// Turns on `kind` with `count` vectors, none of them armed, after turning off another kind; `None` turns all off.
-    pub fn switch(&mut self, kind: Option<MessageKind>, count: u16, effects: &mut Vec<Effect>) {
-        if self.kind == kind {
+    /// Turns on a kind with so many vectors, none of them armed, after turning off another kind or number; `None` turns all
+    /// off.
+    pub fn switch(&mut self, on: Option<(MessageKind, u16)>, effects: &mut Vec<Effect>) {
+        if self.on == on {
             return;
         }
-        if let Some(old) = self.kind {
+        if let Some((old, _)) = self.on {
             effects.push(Effect::DisableVectors(old));
         }
-        self.kind = kind;
-        self.turn_on = kind.is_some();
-        self.told = vec![Told::Nothing; usize::from(count)];
+        self.on = on;
+        self.turn_on = on.is_some();
+        self.told = vec![Told::Nothing; usize::from(on.map_or(0, |(_, count)| count))];
     }
 
     /// Brings the host to what the registers ask of these vectors.
@@ -53,7 +55,7 @@ impl Vectors {
         want: impl Fn(u16) -> Want,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(kind) = self.kind else { return };
+        let Some((kind, count)) = self.on else { return };
         let mut changes = Vec::new();
         for vector in vectors {
             let Some(told) = self.told.get_mut(usize::from(vector)) else { break };
@@ -72,13 +74,13 @@ impl Vectors {
             changes.push(VectorChange { vector, state });
         }
         if std::mem::take(&mut self.turn_on) || !changes.is_empty() {
-            effects.push(Effect::SetVectors(kind, changes));
+            effects.push(Effect::SetVectors(kind, count, changes));
         }
     }
 
     /// The host holds back what this vector signals.
     pub fn is_masked(&self, kind: MessageKind, vector: u16) -> bool {
-        self.kind == Some(kind) && self.told.get(usize::from(vector)) == Some(&Told::Masked)
+        self.on.is_some_and(|(on, _)| on == kind) && self.told.get(usize::from(vector)) == Some(&Told::Masked)
     }
 }
 
@@ -94,7 +96,7 @@ mod tests {
         vectors.settle(0..want.len() as u16, |v| want[usize::from(v)], &mut effects);
         match effects.as_slice() {
             [] => vec![],
-            [Effect::SetVectors(MessageKind::Msix, changes)] => {
+            [Effect::SetVectors(MessageKind::Msix, 3, changes)] => {
                 changes.iter().map(|c| (c.vector, c.state)).collect()
             }
             other => panic!("{other:?}"),
@@ -105,10 +107,10 @@ mod tests {
     fn only_what_changes_is_told_and_in_one_batch() {
         use Want::*;
         let mut vectors = Vectors::default();
-        vectors.switch(Some(MessageKind::Msix), 3, &mut Vec::new());
+        vectors.switch(Some((MessageKind::Msix, 3)), &mut Vec::new());
         let mut effects = Vec::new();
         vectors.settle(0..3, |_| Silent, &mut effects);
-        assert_eq!(effects, [Effect::SetVectors(MessageKind::Msix, vec![])], "turned on, none armed");
+        assert_eq!(effects, [Effect::SetVectors(MessageKind::Msix, 3, vec![])], "turned on, none armed");
         effects.clear();
         vectors.settle(0..3, |_| Silent, &mut effects);
         assert_eq!(effects, []);
@@ -127,16 +129,16 @@ mod tests {
     fn switching_turns_the_old_kind_off_once() {
         let mut vectors = Vectors::default();
         let mut effects = Vec::new();
-        vectors.switch(None, 0, &mut effects);
-        vectors.switch(Some(MessageKind::Msi), 1, &mut effects);
+        vectors.switch(None, &mut effects);
+        vectors.switch(Some((MessageKind::Msi, 1)), &mut effects);
         assert_eq!(effects, []);
         vectors.settle(0..1, |_| Want::Message(A), &mut effects);
-        vectors.switch(Some(MessageKind::Msix), 4, &mut effects);
-        vectors.switch(Some(MessageKind::Msix), 4, &mut effects);
+        vectors.switch(Some((MessageKind::Msix, 4)), &mut effects);
+        vectors.switch(Some((MessageKind::Msix, 4)), &mut effects);
         assert_eq!(effects.len(), 2);
         assert_eq!(effects[1], Effect::DisableVectors(MessageKind::Msi));
         vectors.settle(0..0, |_| Want::Message(A), &mut effects);
-        assert_eq!(effects[2..], [Effect::SetVectors(MessageKind::Msix, vec![])]);
+        assert_eq!(effects[2..], [Effect::SetVectors(MessageKind::Msix, 4, vec![])]);
         vectors.settle(9..12, |_| Want::Message(A), &mut effects);
         assert_eq!(effects.len(), 3, "vectors that do not exist");
     }

@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::ports::MsiMessage;
+use crate::ports::{MsiMessage, PortError};
 
 /// BARs of a type 0 header.
 pub const BARS: usize = 6;
@@ -36,6 +36,8 @@ pub struct Region {
     pub size: u64,
     /// The ranges that [`HostFunction::map`] can map, page-aligned and ascending.
     pub mappable: Vec<Range<u64>>,
+    /// What is not mapped can be read and written by [`HostFunction::bar_read`] and [`HostFunction::bar_write`].
+    pub accessible: bool,
 }
 
 /// How a function's vectors reach the guest.
@@ -164,9 +166,29 @@ pub struct HostError {
     pub device: Arc<str>,
     /// What was tried.
     pub operation: Operation,
-    /// The errno, or what the VMM's port said.
+    /// Why it failed.
     #[source]
-    pub source: io::Error,
+    pub source: Cause,
+}
+
+/// Why a call to the host failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The host's errno.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+    /// The VMM, through one of its ports.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+impl Cause {
+    /// The errno behind it, if there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Cause::Host(error) | Cause::Port(PortError { source: error, .. }) => error.raw_os_error(),
+        }
+    }
 }
 
 /// What was tried when a [`HostError`] came.
@@ -251,11 +273,13 @@ pub trait HostFunction: Send + Sync {
     /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more.
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
 
-    /// Turns a kind of vectors on, if it is not yet, and makes those that are given what they are to be. Without any the
-    /// function's enable bit is set and no vector armed, which a function may well take note of. All is done with one commit of routes and as few calls
+    /// Turns a kind of vectors on, if it is not yet, `count` of them, and makes those that are given what they are to be.
+    /// Without any the function's enable bit is set and no vector armed, which a function may well take note of. `count`
+    /// stays the same while the kind is on; with MSI it is what the guest has enabled, and the messages of its vectors
+    /// differ in the low bits of their data only, which number them. All is done with one commit of routes and as few calls
     /// to the host's kernel as it allows, live when this returns. The errors name the vectors that failed, which then
     /// stay silent; the others are done.
-    fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError>;
+    fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError>;
     /// Takes all vectors of a kind down; signals that were kept are dropped.
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError>;
     /// A masked vector has been signalled. Vectors that were never armed are not watched: theirs is the function's

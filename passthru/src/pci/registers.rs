@@ -25,8 +25,6 @@ pub const ROM_BAR: u16 = 0x30;
 pub const CAPABILITIES: u16 = 0x34;
 /// Interrupt line, scratch for software.
 pub const INTERRUPT_LINE: u16 = 0x3c;
-/// Interrupt pin: 0 none, 1 to 4 INTA to INTD.
-pub const INTERRUPT_PIN: u16 = 0x3d;
 /// First extended capability.
 pub const EXTENDED_CAPABILITIES: u16 = 0x100;
 
@@ -53,8 +51,12 @@ pub mod capability_id {
     pub const VPD: u8 = 0x03;
     /// Message signalled interrupts.
     pub const MSI: u8 = 0x05;
+    /// PCI-X.
+    pub const PCI_X: u8 = 0x07;
     /// Vendor specific.
     pub const VENDOR: u8 = 0x09;
+    /// USB debug port.
+    pub const DEBUG_PORT: u8 = 0x0a;
     /// Subsystem ids of a bridge.
     pub const SUBSYSTEM: u8 = 0x0d;
     /// PCI Express.

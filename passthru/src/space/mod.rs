@@ -2,7 +2,7 @@
 
 pub mod layout;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,6 +35,10 @@ struct Owner {
     access: Arc<dyn BarAccess>,
     slot: Slot,
     pieces: Vec<Piece>,
+    /// Pieces whose mapping failed where their BAR is now; they are trapped there.
+    failed: HashSet<BarRange>,
+    /// A mapping failed before, and that was said.
+    warned: bool,
     /// What is mapped and where, so that exactly this is unmapped.
     mapped: Vec<(BarRange, u64)>,
     /// What is trapped and where.
@@ -60,9 +64,19 @@ impl AddressSpace {
         let id = OwnerId(state.next);
         state.next = state.next.wrapping_add(1);
         state.layout.add_owner(id, windows);
-        state
-            .owners
-            .insert(id, Owner { host, access, slot, pieces, mapped: Vec::new(), trapped: Vec::new() });
+        state.owners.insert(
+            id,
+            Owner {
+                host,
+                access,
+                slot,
+                pieces,
+                failed: HashSet::new(),
+                warned: false,
+                mapped: Vec::new(),
+                trapped: Vec::new(),
+            },
+        );
         id
     }
 
@@ -72,6 +86,13 @@ impl AddressSpace {
         let changes = state.layout.remove_owner(owner);
         self.carry_out(&mut state, changes);
         state.owners.remove(&owner);
+    }
+
+    /// How each part of a function's BARs reaches the guest, at the addresses that they have now.
+    pub fn pieces(&self, owner: OwnerId) -> Vec<Piece> {
+        let state = self.state.lock();
+        let Some(owner) = state.owners.get(&owner) else { return Vec::new() };
+        owner.pieces.iter().map(|piece| owner.now(piece)).collect()
     }
 
     /// Moves BARs of a function.
@@ -92,8 +113,8 @@ impl AddressSpace {
         self.carry_out(&mut state, changes);
     }
 
-    /// Mappings go before traps change and come after, so that at no time an address has two meanings; in between an
-    /// access finds nothing.
+    /// What goes is unmapped before what comes is mapped, and the traps change last, as one: so at no time an address has
+    /// two meanings. In between an access finds nothing.
     fn carry_out(&self, state: &mut State, changes: layout::Changes) {
         let mut remove = Vec::new();
         for placed in &changes.remove {
@@ -122,25 +143,38 @@ impl Owner {
     fn unmap(&mut self, bar: u8) {
         for (range, guest) in self.mapped.extract_if(.., |m| m.0.bar == bar) {
             if let Err(error) = self.host.unmap(range, guest) {
-                warn!("{error}");
+                debug!("{error}");
             }
         }
     }
 
-    /// Maps what can be mapped. A piece whose mapping fails is trapped from then on: slower, but it works.
+    /// Maps what can be mapped. A piece whose mapping fails is trapped there: slower, but it works.
     fn map(&mut self, placed: &Placed) {
-        for piece in self.pieces.iter_mut().filter(|p| p.range.bar == placed.bar) {
-            if piece.backing != Backing::Mapped {
-                continue;
-            }
+        self.failed.retain(|range| range.bar != placed.bar);
+        for piece in self.pieces.iter().filter(|p| p.range.bar == placed.bar && p.backing == Backing::Mapped)
+        {
             let guest = placed.range.start + piece.range.offset;
             match self.host.map(piece.range, guest) {
                 Ok(()) => self.mapped.push((piece.range, guest)),
                 Err(error) => {
-                    warn!("{error}; every access to this part will exit");
-                    piece.backing = Backing::Trapped(Reason::Failed);
+                    self.failed.insert(piece.range);
+                    // A guest can make it fail as often as it likes.
+                    if std::mem::replace(&mut self.warned, true) {
+                        debug!("{error}");
+                    } else {
+                        warn!("{error}; every access to this part will exit while it is there");
+                    }
                 }
             }
+        }
+    }
+
+    fn now(&self, piece: &Piece) -> Piece {
+        match piece.backing {
+            Backing::Mapped if self.failed.contains(&piece.range) => {
+                Piece { backing: Backing::Trapped(Reason::Failed), ..*piece }
+            }
+            _ => *piece,
         }
     }
 
@@ -148,6 +182,7 @@ impl Owner {
         let trapped = self
             .pieces
             .iter()
+            .map(|p| self.now(p))
             .filter(|p| p.range.bar == placed.bar && p.backing != Backing::Mapped)
             .map(|p| {
                 let start = placed.range.start + p.range.offset;

@@ -51,7 +51,7 @@ impl PptShaped {
         let mut bars: [Region; 6] = Default::default();
         // What is mappable comes in more parts than the kernel has room for.
         let parts = (0..16).map(|n| n * 0x1_0000..n * 0x1_0000 + 0x8000).collect();
-        bars[0] = Region { size: 0x10_0000, mappable: parts };
+        bars[0] = Region { size: 0x10_0000, mappable: parts, accessible: false };
         PptShaped {
             name: "/dev/ppt0".into(),
             description: Description { config, bars },
@@ -125,14 +125,13 @@ impl HostFunction for PptShaped {
         Ok(())
     }
 
-    fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError> {
+    fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
         match kind {
-            // One call for all of them: the kernel adds the vector's number to the data. Without masking, all that are
-            // enabled come at once.
+            // One call for all of them, whichever changed: the kernel adds the vector's number to the data.
             MessageKind::Msi => {
-                if let Some(VectorChange { state: VectorState::Armed(message), vector: 0 }) = changes.first()
-                {
-                    self.call(Call::Msi { count: changes.len() as u16, message: *message });
+                if let Some(VectorChange { state: VectorState::Armed(message), .. }) = changes.first() {
+                    let data = message.data & !u32::from(count - 1);
+                    self.call(Call::Msi { count, message: MsiMessage { data, ..*message } });
                 }
             }
             MessageKind::Msix => {
@@ -161,7 +160,7 @@ impl HostFunction for PptShaped {
     }
 
     fn reset(&self) -> Result<(), HostError> {
-        let source = io::ErrorKind::Unsupported.into();
+        let source = io::Error::from(io::ErrorKind::Unsupported).into();
         Err(HostError { device: self.name.clone(), operation: Operation::Reset, source })
     }
 }
@@ -233,6 +232,10 @@ fn msi_comes_as_one_call_since_its_masks_are_not_shown() {
     config.config_write(0x52, &[0x11, 0]);
     let message = MsiMessage { address: 0xfee0_0000, data: 0x40 };
     assert_eq!(host.take(), [Call::Msi { count: 2, message }]);
+    // Fewer of them: the first one's message is the same, and still all have to be told.
+    config.config_write(0x52, &[0x01, 0]);
+    let off = Call::Msi { count: 0, message: MsiMessage::default() };
+    assert_eq!(host.take(), [off, Call::Msi { count: 1, message }]);
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Vmm {
     }
 }
 
-fn failed(operation: &str, kind: io::ErrorKind) -> PortError {
-    PortError { operation: operation.to_owned(), source: kind.into() }
+fn failed(operation: PortOperation, kind: io::ErrorKind) -> PortError {
+    operation.failed()(kind)
 }
 
 impl MemoryPort for Vmm {
@@ -98,7 +98,7 @@ impl MemoryPort for Vmm {
         let mut book = self.book();
         if book.refuse_maps > 0 {
             book.refuse_maps -= 1;
-            return Err(failed("map", io::ErrorKind::OutOfMemory));
+            return Err(failed(PortOperation::Map { guest, len }, io::ErrorKind::OutOfMemory));
         }
         assert_eq!((guest | host as u64 | len) % 4096, 0, "whole pages");
         let overlaps = |(start, size): &(u64, u64)| guest < start + size && *start < guest + len;
@@ -109,7 +109,7 @@ impl MemoryPort for Vmm {
 
     fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError> {
         let known = self.book().mapped.remove(&(guest, len));
-        known.map(drop).ok_or_else(|| failed("unmap", io::ErrorKind::NotFound))
+        known.map(drop).ok_or_else(|| failed(PortOperation::Unmap { guest, len }, io::ErrorKind::NotFound))
     }
 
     fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError> {
@@ -130,10 +130,11 @@ impl MemoryPort for Vmm {
 }
 
 impl InterruptPort for Vmm {
-    fn allocate(&self, _: Slot) -> Result<Gsi, PortError> {
+    fn allocate(&self, slot: Slot) -> Result<Gsi, PortError> {
         let mut book = self.book();
         let free = (0..book.gsis).find(|gsi| !book.routes.contains_key(gsi));
-        let gsi = free.ok_or_else(|| failed("allocate", io::ErrorKind::StorageFull))?;
+        let gsi =
+            free.ok_or_else(|| failed(PortOperation::Gsi { slot, limit: 64 }, io::ErrorKind::StorageFull))?;
         book.routes.insert(gsi, None);
         Ok(Gsi(gsi))
     }
@@ -144,8 +145,9 @@ impl InterruptPort for Vmm {
         assert!(!book.attached.contains_key(&gsi.0), "detached before it is released");
     }
 
-    fn route(&self, gsi: Gsi, message: MsiMessage) {
+    fn route(&self, gsi: Gsi, message: MsiMessage) -> Result<(), PortError> {
         self.book().routes.insert(gsi.0, Some(message));
+        Ok(())
     }
 
     fn commit(&self) -> Result<(), PortError> {
@@ -175,6 +177,10 @@ impl InterruptPort for Vmm {
         Ok(false)
     }
 
+    fn set_line(&self, _: Gsi, _: bool) -> Result<(), PortError> {
+        Ok(())
+    }
+
     fn detach_line(&self, _: Gsi, _: BorrowedFd<'_>) -> Result<(), PortError> {
         Ok(())
     }
@@ -189,7 +195,7 @@ impl EventPort for Vmm {
         _: Option<u64>,
         _: BorrowedFd<'_>,
     ) -> Result<(), PortError> {
-        Err(failed("doorbell", io::ErrorKind::Unsupported))
+        Err(failed(PortOperation::Watch, io::ErrorKind::Unsupported))
     }
 
     fn detach_doorbell(
@@ -200,11 +206,11 @@ impl EventPort for Vmm {
         _: Option<u64>,
         _: BorrowedFd<'_>,
     ) -> Result<(), PortError> {
-        Err(failed("doorbell", io::ErrorKind::Unsupported))
+        Err(failed(PortOperation::Watch, io::ErrorKind::Unsupported))
     }
 
     fn watch(&self, _: BorrowedFd<'_>, _: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError> {
-        Err(failed("watch", io::ErrorKind::Unsupported))
+        Err(failed(PortOperation::Watch, io::ErrorKind::Unsupported))
     }
 
     fn unwatch(&self, _: WatchId) {}

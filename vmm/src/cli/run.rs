@@ -11,7 +11,7 @@ use log::LevelFilter;
 
 use super::exit;
 use crate::config::{ConfigError, VmFile};
-use crate::machine::{self, Description, Image, MachineError, Outcome};
+use crate::machine::{self, Description, Image, MOST_CPUS, MachineError, Outcome};
 use crate::memory::{Backing, RamSize};
 use crate::slot_map::Assignment;
 
@@ -35,8 +35,8 @@ pub struct Arguments {
     /// Guest memory [default: 512M]
     #[arg(long, value_name = "SIZE")]
     memory: Option<RamSize>,
-    /// Processors [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Processors, 1 to 254 [default: 1]
+    #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u32>,
     /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, or sim:NAME
     #[arg(long = "slot", value_name = "B:D:F=DEVICE")]
@@ -77,13 +77,34 @@ impl std::str::FromStr for StatsTarget {
 }
 
 #[derive(Debug, thiserror::Error)]
+enum CpusError {
+    #[error("not a number of processors: {0}")]
+    Number(#[from] std::num::ParseIntError),
+    #[error(
+        "{0} is not 1 to {MOST_CPUS}; more could not be reached by interrupts, whose messages have 8 bits for the \
+         processor"
+    )]
+    Range(u32),
+}
+
+fn cpus(text: &str) -> Result<u32, CpusError> {
+    let cpus = text.parse()?;
+    check_cpus(cpus)?;
+    Ok(cpus)
+}
+
+fn check_cpus(cpus: u32) -> Result<(), CpusError> {
+    if (1..=MOST_CPUS).contains(&cpus) { Ok(()) } else { Err(CpusError::Range(cpus)) }
+}
+
+#[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("no kernel: give --kernel FILE, or \"kernel\" in the --config file")]
     NoKernel,
-    #[error("cpus: {0} is not 1 to 4096")]
-    Cpus(u32),
+    #[error("cpus: {0}")]
+    Cpus(#[from] CpusError),
     #[error("{path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -100,9 +121,7 @@ impl Arguments {
         assignments.extend(self.slots);
         let kernel = self.kernel.or(file.kernel).ok_or(RunError::NoKernel)?;
         let cpus = self.cpus.or(file.cpus).unwrap_or(1);
-        if !(1..=4096).contains(&cpus) {
-            return Err(RunError::Cpus(cpus));
-        }
+        check_cpus(cpus)?;
         Ok(Description {
             image: Image::Files { kernel, initrd: self.initrd.or(file.initrd) },
             command_line: self.cmdline.or(file.cmdline).unwrap_or_default(),

@@ -12,10 +12,10 @@ use kvm_ioctls::{DeviceFd, IoEventAddress, NoDatamatch, VmFd};
 use log::debug;
 use parking_lot::Mutex;
 use passthru::pci::Space;
-use passthru::ports::{EventPort, PortError, WatchId};
+use passthru::ports::{EventPort, PortError, PortOperation, WatchId};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::interrupts::{failed, with_eventfd};
+use super::interrupts::with_eventfd;
 use crate::event_loop::Watches;
 
 /// File descriptors that KVM or the event loop must know.
@@ -75,8 +75,10 @@ fn doorbell(
         (Some(value), 1) => call!(value as u8),
         (Some(value), 2) => call!(value as u16),
         (Some(value), 4) => call!(value as u32),
-        (Some(value), _) => call!(value),
-        (None, _) => call!(NoDatamatch),
+        (Some(value), 8) => call!(value),
+        (None, 0) => call!(NoDatamatch),
+        // kvm-ioctls takes the length from the value's type, and has none for a length without a value.
+        _ => Err(kvm_ioctls::Error::new(libc::EINVAL)),
     }
 }
 
@@ -90,7 +92,7 @@ impl EventPort for KvmEvents {
         event: BorrowedFd<'_>,
     ) -> Result<(), PortError> {
         with_eventfd(event, |event| doorbell(space, address, len, value, event, &self.vm, true))
-            .map_err(failed("KVM_IOEVENTFD"))
+            .map_err(PortOperation::Doorbell { space, address, len }.failed())
     }
 
     fn detach_doorbell(
@@ -102,13 +104,11 @@ impl EventPort for KvmEvents {
         event: BorrowedFd<'_>,
     ) -> Result<(), PortError> {
         with_eventfd(event, |event| doorbell(space, address, len, value, event, &self.vm, false))
-            .map_err(failed("KVM_IOEVENTFD (detach)"))
+            .map_err(PortOperation::Doorbell { space, address, len }.failed())
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError> {
-        self.watches
-            .add(fd, ready)
-            .map_err(|source| PortError { operation: "watch of a file descriptor".to_owned(), source })
+        self.watches.add(fd, ready).map_err(PortOperation::Watch.failed())
     }
 
     fn unwatch(&self, watch: WatchId) {
@@ -122,17 +122,12 @@ impl EventPort for KvmEvents {
             none => {
                 let mut request =
                     kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, fd: 0, flags: 0 };
-                let device = self
-                    .vm
-                    .create_device(&mut request)
-                    .map_err(failed("KVM_CREATE_DEVICE of the VFIO device"))?;
+                let device =
+                    self.vm.create_device(&mut request).map_err(PortOperation::RegisterFile.failed())?;
                 none.insert(device)
             }
         };
-        Self::set_attribute(device, KVM_DEV_VFIO_FILE_ADD, file).map_err(|error| PortError {
-            operation: "KVM_DEV_VFIO_FILE_ADD".to_owned(),
-            source: error.into(),
-        })
+        Self::set_attribute(device, KVM_DEV_VFIO_FILE_ADD, file).map_err(PortOperation::RegisterFile.failed())
     }
 
     fn unregister_file(&self, file: BorrowedFd<'_>) {

@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, VmFd};
 use parking_lot::Mutex;
 use passthru::pci::Slot;
-use passthru::ports::{Gsi, InterruptPort, MsiMessage, PortError};
+use passthru::ports::{Gsi, InterruptPort, MsiMessage, PortError, PortOperation};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::layout;
@@ -87,25 +87,21 @@ pub(super) fn with_eventfd<T>(fd: BorrowedFd<'_>, call: impl FnOnce(&EventFd) ->
     call(&event)
 }
 
-pub(super) fn failed(operation: &str) -> impl FnOnce(kvm_ioctls::Error) -> PortError {
-    let operation = operation.to_owned();
-    move |error| PortError { operation, source: error.into() }
-}
-
 impl InterruptPort for KvmInterrupts {
     fn allocate(&self, slot: Slot) -> Result<Gsi, PortError> {
         let mut table = self.table.lock();
         let (first, last) = (layout::IO_APIC_PINS, layout::IO_APIC_PINS + self.limit);
-        // The entries of the pins take their share of the table.
+        // The entries of the pins take their share of the table. The number behind the highest one in use is free; only
+        // when there is none, one that was given back is looked for.
         let is_full = table.messages.len() + table.pins.len() >= self.limit as usize;
-        let free = (first..last).find(|gsi| !table.messages.contains_key(gsi)).filter(|_| !is_full);
-        let gsi = free.ok_or_else(|| PortError {
-            operation: format!(
-                "GSI for a vector of {slot}: all {} routes of this KVM are in use",
-                self.limit
-            ),
-            source: io::Error::from_raw_os_error(libc::ENOSPC),
-        })?;
+        let next = table.messages.last_key_value().map_or(first, |(gsi, _)| gsi + 1);
+        let gsi = match next {
+            _ if is_full => None,
+            next if next < last => Some(next),
+            _ => (first..last).find(|gsi| !table.messages.contains_key(gsi)),
+        };
+        let none = PortOperation::Gsi { slot, limit: self.limit }.failed();
+        let gsi = gsi.ok_or(io::Error::from_raw_os_error(libc::ENOSPC)).map_err(none)?;
         table.messages.insert(gsi, None);
         Ok(Gsi(gsi))
     }
@@ -117,12 +113,19 @@ impl InterruptPort for KvmInterrupts {
         }
     }
 
-    fn route(&self, gsi: Gsi, message: MsiMessage) {
+    fn route(&self, gsi: Gsi, message: MsiMessage) -> Result<(), PortError> {
+        // KVM refuses a whole table for one entry with these bits set (`kvm_set_routing_entry` when message addresses
+        // have 32-bit destination ids).
+        if message.address >> 32 & 0xff != 0 {
+            let invalid = io::Error::from_raw_os_error(libc::EINVAL);
+            return Err(invalid).map_err(PortOperation::Message(message).failed());
+        }
         let mut table = self.table.lock();
         if let Some(route) = table.messages.get_mut(&gsi.0) {
             *route = Some(message);
             table.changed = true;
         }
+        Ok(())
     }
 
     fn commit(&self) -> Result<(), PortError> {
@@ -147,26 +150,24 @@ impl InterruptPort for KvmInterrupts {
         };
         let entries: Vec<_> =
             table.pins.iter().copied().chain(table.messages.iter().filter_map(message)).collect();
-        let operation = || format!("KVM_SET_GSI_ROUTING of {} routes", entries.len());
-        let routing = KvmIrqRouting::from_entries(&entries).map_err(|error| PortError {
-            operation: operation(),
-            source: io::Error::other(format!("{error:?}")),
-        })?;
+        let failed = PortOperation::Commit { routes: entries.len() };
+        let routing = KvmIrqRouting::from_entries(&entries)
+            .map_err(|error| io::Error::other(format!("{error:?}")))
+            .map_err(failed.failed())?;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.vm
-            .set_gsi_routing(&routing)
-            .map_err(|error| PortError { operation: operation(), source: error.into() })?;
+        self.vm.set_gsi_routing(&routing).map_err(failed.failed())?;
         table.changed = false;
         Ok(())
     }
 
     fn attach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
-        with_eventfd(event, |event| self.vm.register_irqfd(event, gsi.0)).map_err(failed("KVM_IRQFD"))
+        with_eventfd(event, |event| self.vm.register_irqfd(event, gsi.0))
+            .map_err(PortOperation::Attach(gsi).failed())
     }
 
     fn detach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
         with_eventfd(event, |event| self.vm.unregister_irqfd(event, gsi.0))
-            .map_err(failed("KVM_IRQFD (detach)"))
+            .map_err(PortOperation::Detach(gsi).failed())
     }
 
     fn line(&self, slot: Slot, pin: u8) -> Gsi {
@@ -185,8 +186,12 @@ impl InterruptPort for KvmInterrupts {
         let attach = |trigger: &EventFd| {
             with_eventfd(resample, |resample| self.vm.register_irqfd_with_resample(trigger, resample, gsi.0))
         };
-        with_eventfd(trigger, attach).map_err(failed("KVM_IRQFD with resample"))?;
+        with_eventfd(trigger, attach).map_err(PortOperation::Attach(gsi).failed())?;
         Ok(true)
+    }
+
+    fn set_line(&self, gsi: Gsi, raised: bool) -> Result<(), PortError> {
+        self.vm.set_irq_line(gsi.0, raised).map_err(PortOperation::Line(gsi).failed())
     }
 
     fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError> {

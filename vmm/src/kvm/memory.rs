@@ -10,7 +10,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use passthru::pci::Space;
-use passthru::ports::{Access, DmaRegion, MemoryPort, PortError, Trap};
+use passthru::ports::{Access, DmaRegion, MemoryPort, PortError, PortOperation, Trap};
 
 use crate::bus::Bus;
 use crate::memory::GuestMemory;
@@ -39,7 +39,7 @@ impl KvmMemory {
     pub fn new(vm: Arc<VmFd>, bus: Arc<Bus>, ram: GuestMemory) -> Result<KvmMemory, PortError> {
         let memory = KvmMemory { vm, bus, ram, slots: Mutex::default(), calls: AtomicU64::new(0) };
         for region in memory.dma_regions() {
-            // SAFETY: the RAM is a field of this value, declared after the VM: it goes after it.
+            // SAFETY: the RAM is a field of this value, and no vCPU runs when this value is gone.
             unsafe { memory.map(region.guest, region.host, region.len, Access::ReadWrite)? };
         }
         Ok(memory)
@@ -55,7 +55,7 @@ impl KvmMemory {
         self.calls.load(Ordering::Relaxed)
     }
 
-    fn set(&self, slot: u32, guest: u64, host: u64, len: u64, flags: u32) -> Result<(), PortError> {
+    fn set(&self, slot: u32, guest: u64, host: u64, len: u64, flags: u32) -> Result<(), kvm_ioctls::Error> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let region = kvm_userspace_memory_region {
             slot,
@@ -65,10 +65,7 @@ impl KvmMemory {
             userspace_addr: host,
         };
         // SAFETY: the callers keep the memory mapped while the slot is there; a length of 0 takes a slot away.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(|error| PortError {
-            operation: format!("KVM_SET_USER_MEMORY_REGION of {len:#x} bytes at {guest:#x}"),
-            source: error.into(),
-        })
+        unsafe { self.vm.set_user_memory_region(region) }
     }
 }
 
@@ -84,25 +81,23 @@ impl MemoryPort for KvmMemory {
         } else if slot < slots.next {
             slots.free.push(slot);
         }
-        done
+        done.map_err(PortOperation::Map { guest, len }.failed())
     }
 
     fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError> {
+        let failed = PortOperation::Unmap { guest, len };
         let mut slots = self.slots.lock();
-        let slot = slots.used.remove(&(guest, len)).ok_or_else(|| PortError {
-            operation: format!("unmap of {len:#x} bytes at {guest:#x}"),
-            source: io::ErrorKind::NotFound.into(),
-        })?;
-        self.set(slot, guest, 0, 0, 0)?;
+        let slot = slots.used.get(&(guest, len)).copied();
+        let slot = slot.ok_or(io::ErrorKind::NotFound).map_err(failed.failed())?;
+        self.set(slot, guest, 0, 0, 0).map_err(failed.failed())?;
+        slots.used.remove(&(guest, len));
         slots.free.push(slot);
         Ok(())
     }
 
     fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError> {
-        self.bus.trap(remove, add).map_err(|error| PortError {
-            operation: "change of trapped ranges".to_owned(),
-            source: io::Error::new(io::ErrorKind::AddrInUse, error),
-        })
+        let in_use = |error| io::Error::new(io::ErrorKind::AddrInUse, error);
+        self.bus.trap(remove, add).map_err(in_use).map_err(PortOperation::Trap.failed())
     }
 
     fn dma_regions(&self) -> Vec<DmaRegion> {

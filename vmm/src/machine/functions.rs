@@ -6,7 +6,7 @@ use devices::pci::slots;
 use devices::pci::topology::Topology;
 use devices::pci::windows::Plan;
 use log::{info, warn};
-use passthru::attached::{AttachError, Attached};
+use passthru::attached::Attached;
 use passthru::function::Shape;
 use passthru::host::HostFunction;
 use passthru::host::simulated::SimulatedFunction;
@@ -97,13 +97,12 @@ pub fn place(functions: &[Attached], plan: &Plan) {
     }
 }
 
-/// All functions back to their state after power-on. One that cannot be reset is said to be as it was.
-pub fn reset(functions: &[Attached]) -> Result<(), MachineError> {
+/// All functions back to their state after power-on. One that fails to reset is as silent as the others, but the guest
+/// finds it as it left it.
+pub fn reset(functions: &[Attached]) {
     for function in functions {
-        function.reset().map_err(|source| MachineError::Attach {
-            slot: function.slot(),
-            source: AttachError::Host(source),
-        })?;
+        if let Err(error) = function.reset() {
+            warn!("slot {}: {error}; the guest finds the function as it left it", function.slot());
+        }
     }
-    Ok(())
 }

@@ -5,7 +5,7 @@ mod functions;
 mod platform;
 mod serial_console;
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -26,7 +26,7 @@ use crate::acpi::{self, IntxPin};
 use crate::boot::Kernel;
 use crate::bus::Bus;
 use crate::console::{Console, OutputStop};
-use crate::control::{Control, Stop};
+use crate::control::{Control, Stop, StopOnPanic};
 use crate::event_loop::EventLoop;
 use crate::kvm::events::KvmEvents;
 use crate::kvm::interrupts::{KvmInterrupts, intx_gsi};
@@ -38,6 +38,10 @@ use crate::signals::{self, Signals};
 use crate::slot_map::{Assignment, SlotMap};
 use crate::stats::Stats;
 use crate::{layout, limits};
+
+/// Most processors. Interrupt messages and I/O APIC entries have 8 bits for the local APIC's id (Intel SDM vol. 3A
+/// §12.11.1), of which 255 is all of them; KVM takes longer ids only when `KVM_CAP_X2APIC_API` is set up.
+pub const MOST_CPUS: u32 = 254;
 
 /// What a guest is booted from.
 #[derive(Clone, Debug)]
@@ -69,7 +73,7 @@ pub struct Description {
     pub memory: RamSize,
     /// What backs it.
     pub backing: Backing,
-    /// Processors, from 1.
+    /// Processors, 1 to [`MOST_CPUS`].
     pub cpus: u32,
     /// Which device goes where.
     pub assignments: Vec<Assignment>,
@@ -88,17 +92,38 @@ pub struct Outcome {
     pub stats: Stats,
 }
 
-/// A virtual machine. Fields are dropped in this order: what runs and signals before what it uses.
+/// The machine's bus, which lets go of everybody at its end: the decoders of configuration space on it hold the
+/// functions, these their hosts, these the guest's memory, and that the bus. Without this nobody of them would go.
+struct MachineBus(Arc<Bus>);
+
+impl Deref for MachineBus {
+    type Target = Arc<Bus>;
+
+    fn deref(&self) -> &Arc<Bus> {
+        &self.0
+    }
+}
+
+impl Drop for MachineBus {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// A virtual machine. Fields are dropped in this order: vCPUs, whose views hold whatever they accessed last; functions,
+/// which are detached while the machine is still whole; then those who hold them otherwise, devices and bus, with
+/// which the hosts of functions go; and only then the event loop, which hosts call to end their watches. [`Machine::new`]
+/// makes them in the opposite order, so that the same holds when it fails.
 struct Machine {
     vcpus: Vec<Vcpu>,
     functions: Vec<Attached>,
     platform: Platform,
+    bus: MachineBus,
     _events: EventLoop,
     kernel: Kernel,
     tables: acpi::Tables,
     map: SlotMap,
     output: OutputStop,
-    bus: Arc<Bus>,
     memory: Arc<KvmMemory>,
     interrupts: Arc<KvmInterrupts>,
     control: Arc<Control>,
@@ -157,7 +182,7 @@ impl Machine {
             Image::Embedded { name, bytes } => Kernel::embedded(name, bytes, line)?,
         };
         let vm = Vm::new()?;
-        let most = vm.kvm().get_max_vcpus();
+        let most = vm.kvm().get_max_vcpus().min(MOST_CPUS as usize);
         if description.cpus as usize > most {
             return Err(MachineError::Cpus { wanted: description.cpus, most });
         }
@@ -182,7 +207,9 @@ impl Machine {
         let ram = memory::allocate(description.memory, description.backing)?;
         let memory = Arc::new(KvmMemory::new(vm.fd().clone(), bus.clone(), ram)?);
         let interrupts = Arc::new(KvmInterrupts::new(vm.fd().clone())?);
-        let events = EventLoop::start().map_err(process("event loop"))?;
+        let control = Arc::new(Control::default());
+        let events = EventLoop::start(control.clone()).map_err(process("event loop"))?;
+        let bus = MachineBus(bus);
         let ports = Ports {
             memory: memory.clone(),
             interrupts: interrupts.clone(),
@@ -191,7 +218,6 @@ impl Machine {
         let functions = functions::attach(&map, &ports, description.require_reset)?;
         let topology = Arc::new(functions::topology(&functions)?);
 
-        let control = Arc::new(Control::default());
         let stop = control.clone();
         let sink: devices::EventSink = Arc::new(move |event| stop.stop(Stop::from(event)));
         let vcpus = (0..description.cpus)
@@ -214,12 +240,12 @@ impl Machine {
             vcpus,
             functions,
             platform,
+            bus,
             _events: events,
             kernel,
             tables,
             map,
             output,
-            bus,
             memory,
             interrupts,
             control,
@@ -242,7 +268,7 @@ impl Machine {
     fn reset(&mut self) -> Result<(), MachineError> {
         // The functions first: once they are silent, nothing reaches the interrupt controllers or the memory that the
         // next kernel is loaded to.
-        functions::reset(&self.functions)?;
+        functions::reset(&self.functions);
         self.platform.reset();
         self.vm.reset()?;
         for vcpu in &mut self.vcpus {
@@ -255,9 +281,9 @@ impl Machine {
         let mut threads = Vec::new();
         let mut failed = None;
         for mut vcpu in std::mem::take(&mut self.vcpus) {
-            let guard = StopOnPanic(self.control.clone());
+            let guard = StopOnPanic::new(self.control.clone(), "a vCPU's thread panicked");
             let run = move || {
-                vcpu.run(&guard.0);
+                vcpu.run(guard.control());
                 vcpu
             };
             match Builder::new().name(format!("vcpu{}", threads.len())).spawn(run) {
@@ -269,12 +295,8 @@ impl Machine {
             }
         }
         self.control.wait();
-        // A vCPU may wait for whoever reads this program's output.
-        if !matches!(self.control.peek(), Some(Stop::Reset)) {
-            self.output.stop();
-        }
         for thread in threads {
-            self.vcpus.extend(collect(thread));
+            self.vcpus.extend(self.collect(thread));
         }
         match failed {
             Some(error) => Err(process("vCPU thread")(error)),
@@ -282,33 +304,27 @@ impl Machine {
         }
     }
 
+    /// Gets a vCPU back from its thread.
+    fn collect(&self, thread: JoinHandle<Vcpu>) -> Option<Vcpu> {
+        while !thread.is_finished() {
+            // A vCPU may wait for whoever reads this program's output. For a reset it does so until that reads on; but
+            // what began as a reset becomes an end when the program is asked to end meanwhile.
+            if !matches!(self.control.peek(), Some(Stop::Reset)) {
+                self.output.stop();
+            }
+            // A signal that arrives just before the vCPU enters guest mode is lost on it, so it is sent again.
+            if let Err(error) = thread.kill(signals::kick_signal()) {
+                debug!("vCPU thread: {error}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        thread.join().ok()
+    }
+
     fn stats(&self) -> Stats {
         let calls = [self.memory.calls(), self.interrupts.calls()];
         Stats::collect(&self.vcpus, &self.bus, &self.functions, calls)
     }
-}
-
-/// Stops the guest when a vCPU's thread ends by a panic, which nobody else would notice.
-struct StopOnPanic(Arc<Control>);
-
-impl Drop for StopOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop(Stop::Broken("a vCPU's thread panicked"));
-        }
-    }
-}
-
-/// Gets a vCPU back from its thread. A signal that arrives just before the vCPU enters guest mode is lost on it, so it
-/// is sent until the thread is done.
-fn collect(thread: JoinHandle<Vcpu>) -> Option<Vcpu> {
-    while !thread.is_finished() {
-        if let Err(error) = thread.kill(signals::kick_signal()) {
-            debug!("vCPU thread: {error}");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    thread.join().ok()
 }
 
 fn gsi(pin: IntxPin) -> u32 {
@@ -318,15 +334,54 @@ fn gsi(pin: IntxPin) -> u32 {
 impl Drop for Machine {
     fn drop(&mut self) {
         info!("detaching {} functions", self.functions.len());
-        // Views of the bus hold functions that it dispatches to.
-        self.vcpus.clear();
-        self.functions.clear();
+        // The fields' order does the rest.
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    fn description(slots: &[&str]) -> Description {
+        Description {
+            image: Image::Embedded { name: "demo", bytes: guest::DEMO },
+            command_line: String::new(),
+            memory: "64M".parse().unwrap(),
+            backing: Backing::Transparent,
+            cpus: 2,
+            assignments: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
+            require_reset: false,
+            no_reboot: true,
+        }
+    }
+
+    /// Machines need KVM; without it a test says that it did nothing.
+    fn has_kvm(test: &str) -> bool {
+        let kvm = Vm::new();
+        if let Err(error) = &kvm {
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {error}");
+        }
+        kvm.is_ok()
+    }
+
+    #[test]
+    fn nothing_of_a_machine_is_left_when_it_is_dropped() {
+        if !has_kvm("nothing_of_a_machine_is_left_when_it_is_dropped") {
+            return;
+        }
+        let mut machine = Machine::new(&description(&["0:8:0=sim:demo", "3:0:0=sim:demo"])).unwrap();
+        machine.boot().unwrap();
+        let bus = Arc::downgrade(&machine.bus);
+        let memory = Arc::downgrade(&machine.memory);
+        let interrupts = Arc::downgrade(&machine.interrupts);
+        let hosts: Vec<_> = machine.functions.iter().map(|f| Arc::downgrade(f.host())).collect();
+        assert_eq!((hosts.len(), memory.strong_count() > 1), (2, true));
+        drop(machine);
+        assert_eq!(hosts.iter().map(|host| host.strong_count()).collect::<Vec<_>>(), [0, 0]);
+        assert_eq!([bus.strong_count(), memory.strong_count(), interrupts.strong_count()], [0; 3]);
+    }
 
     #[test]
     fn the_64_bit_window_is_behind_the_ram_and_within_the_processors_reach() {

@@ -62,8 +62,10 @@ struct Registers {
     timer_running: bool,
     timer_raised: u32,
     bus_master: bool,
-    /// Grows with every reset and start, so that work begun before is not reported after.
-    generation: u64,
+    /// Grows with every reset and start of the timer, so that ticks of before do not come after.
+    timer_generation: u64,
+    /// Grows with every reset, so that a copy of before is neither made nor reported after.
+    dma_generation: u64,
 }
 
 /// The function's inside, shared by the vCPUs that access it and the thread that works for it.
@@ -75,6 +77,8 @@ pub struct Device {
 
 struct Shared {
     registers: Mutex<Registers>,
+    /// Taken before the registers.
+    copying: Mutex<()>,
     memory: Arc<dyn MemoryPort>,
     vectors: Arc<SimulatedTriggers>,
 }
@@ -88,18 +92,23 @@ enum Work {
 impl Device {
     /// Starts its thread.
     pub fn new(memory: Arc<dyn MemoryPort>, vectors: Arc<SimulatedTriggers>) -> std::io::Result<Device> {
-        let shared = Arc::new(Shared { registers: Mutex::default(), memory, vectors });
+        let shared =
+            Arc::new(Shared { registers: Mutex::default(), copying: Mutex::default(), memory, vectors });
         let (work, orders) = channel();
         let of_worker = shared.clone();
         let worker = Builder::new().name("simulated".to_owned()).spawn(move || of_worker.run(&orders))?;
         Ok(Device { shared, work, worker: Some(worker) })
     }
 
-    /// Back to the state after power-on; what it was doing is dropped.
+    /// Back to the state after power-on; what it was doing is dropped, but for a copy that is being made, which ends
+    /// first.
     pub fn reset(&self) {
+        // Held by a copy that is being made: after a reset nothing is written to memory any more.
+        let _copying = self.shared.copying.lock();
         let mut registers = self.shared.registers.lock();
-        let generation = registers.generation + 1;
-        *registers = Registers { generation, ..Registers::default() };
+        let timer_generation = registers.timer_generation + 1;
+        let dma_generation = registers.dma_generation + 1;
+        *registers = Registers { timer_generation, dma_generation, ..Registers::default() };
     }
 
     /// Bus mastering as the command register has it: without it there is no DMA.
@@ -147,8 +156,13 @@ impl Device {
             register::DMA_CONTROL if value & DMA_START != 0 && registers.dma_status != DMA_BUSY => {
                 registers.dma_status = DMA_BUSY;
                 let raise = (value & DMA_RAISE != 0).then_some((value >> 16) as u16);
-                let Registers { dma_source: source, dma_target: target, dma_len: len, generation, .. } =
-                    *registers;
+                let Registers {
+                    dma_source: source,
+                    dma_target: target,
+                    dma_len: len,
+                    dma_generation: generation,
+                    ..
+                } = *registers;
                 let _ = self.work.send(Work::Copy { source, target, len, raise, generation });
             }
             register::TIMER_PERIOD => registers.timer_period = value,
@@ -156,11 +170,11 @@ impl Device {
             register::TIMER_FIRST => registers.timer_first = value,
             register::TIMER_LAST => registers.timer_last = value,
             register::TIMER_CONTROL => {
-                registers.generation += 1;
+                registers.timer_generation += 1;
                 registers.timer_running = value & 1 != 0;
                 if registers.timer_running {
                     registers.timer_raised = 0;
-                    let _ = self.work.send(Work::Timer { generation: registers.generation });
+                    let _ = self.work.send(Work::Timer { generation: registers.timer_generation });
                 }
             }
             register::TRIGGER => {
@@ -240,7 +254,7 @@ impl Shared {
     /// Raises the next vector; says whether there are more to come.
     fn tick(&self, generation: u64) -> bool {
         let mut registers = self.registers.lock();
-        if registers.generation != generation || registers.timer_raised >= registers.timer_count {
+        if registers.timer_generation != generation || registers.timer_raised >= registers.timer_count {
             return false;
         }
         let span = registers.timer_last.saturating_sub(registers.timer_first).saturating_add(1);
@@ -256,12 +270,14 @@ impl Shared {
     }
 
     fn copy(&self, source: u64, target: u64, len: u32, raise: Option<u16>, generation: u64) {
-        let allowed = self.registers.lock().bus_master && len <= DMA_MOST;
-        let done = allowed && copy(&self.memory.dma_regions(), source, target, len as usize);
-        let mut registers = self.registers.lock();
-        if registers.dma_status != DMA_BUSY || registers.generation < generation {
+        let _copying = self.copying.lock();
+        let now = *self.registers.lock();
+        if now.dma_generation != generation {
             return;
         }
+        let allowed = now.bus_master && len <= DMA_MOST;
+        let done = allowed && copy(&self.memory.dma_regions(), source, target, len as usize);
+        let mut registers = self.registers.lock();
         registers.dma_status = if done { DMA_DONE } else { DMA_ERROR };
         drop(registers);
         if let Some(vector) = raise.filter(|_| done) {

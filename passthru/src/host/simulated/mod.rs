@@ -38,8 +38,8 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use super::eventfd::EventfdVectors;
 use super::{
-    BarRange, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation, Region,
-    Report, ResetMethod, VectorChange,
+    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation,
+    Region, Report, ResetMethod, VectorChange,
 };
 use crate::pci::Slot;
 use crate::pci::registers::{COMMAND, COMMAND_BUS_MASTER};
@@ -103,7 +103,7 @@ impl SimulatedFunction {
         let bars = std::array::from_fn(|i| {
             let size = config::BAR_SIZES.get(i).copied().unwrap_or(0);
             let is_memory = memory.get(i).is_some_and(Option::is_some);
-            Region { size, mappable: if is_memory { vec![0..size] } else { vec![] } }
+            Region { size, mappable: if is_memory { vec![0..size] } else { vec![] }, accessible: true }
         });
         let config = config::build();
         Ok(SimulatedFunction {
@@ -131,8 +131,8 @@ impl SimulatedFunction {
         })
     }
 
-    fn error(&self, operation: Operation, source: io::Error) -> HostError {
-        HostError { device: self.name.clone(), operation, source }
+    fn error(&self, operation: Operation, source: impl Into<Cause>) -> HostError {
+        HostError { device: self.name.clone(), operation, source: source.into() }
     }
 
     fn region(&self, range: BarRange) -> io::Result<*mut u8> {
@@ -225,16 +225,16 @@ impl HostFunction for SimulatedFunction {
         let host = self.region(range).map_err(|e| self.error(operation(), e))?;
         // SAFETY: the region lives as long as this function, which is unmapped from the guest before it goes.
         unsafe { self.ports.memory.map(guest, host, range.len, Access::ReadWrite) }
-            .map_err(|e| self.error(operation(), io::Error::other(e)))
+            .map_err(|e| self.error(operation(), e))
     }
 
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
         let unmapped = self.ports.memory.unmap(guest, range.len);
-        unmapped.map_err(|e| self.error(Operation::Unmap { range, guest }, io::Error::other(e)))
+        unmapped.map_err(|e| self.error(Operation::Unmap { range, guest }, e))
     }
 
-    fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError> {
-        self.vectors.set(kind, changes)
+    fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
+        self.vectors.set(kind, count, changes)
     }
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {

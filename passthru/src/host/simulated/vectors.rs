@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::config::{MSI_VECTORS, MSIX_VECTORS};
 use crate::host::MessageKind;
-use crate::host::eventfd::Triggers;
+use crate::host::eventfd::{Refused, Triggers};
 
 /// Duplicates of the eventfds that vectors are pointed at.
 #[derive(Default)]
@@ -28,20 +28,27 @@ impl SimulatedTriggers {
     }
 }
 
+fn count(kind: MessageKind) -> u16 {
+    match kind {
+        MessageKind::Msi => MSI_VECTORS,
+        MessageKind::Msix => MSIX_VECTORS,
+    }
+}
+
 impl Triggers for SimulatedTriggers {
-    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> Result<(), Refused> {
         let copies: Vec<Option<File>> = events
             .iter()
             .map(|event| event.map(|e| e.try_clone_to_owned().map(File::from)).transpose())
             .collect::<io::Result<_>>()?;
         let end = usize::from(first) + copies.len();
-        if end > usize::from(self.count(kind)) {
-            return Err(io::ErrorKind::InvalidInput.into());
+        if end > usize::from(count(kind)) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         }
         let mut live = self.live.lock();
         let (now, slots) = live.get_or_insert_with(|| (kind, Vec::new()));
         if *now != kind {
-            return Err(io::ErrorKind::ResourceBusy.into());
+            return Err(io::Error::from(io::ErrorKind::ResourceBusy).into());
         }
         if slots.len() < end {
             slots.resize_with(end, || None);
@@ -60,29 +67,18 @@ impl Triggers for SimulatedTriggers {
         Ok(())
     }
 
-    fn count(&self, kind: MessageKind) -> u16 {
-        match kind {
-            MessageKind::Msi => MSI_VECTORS,
-            MessageKind::Msix => MSIX_VECTORS,
-        }
-    }
-
     fn is_dynamic(&self, kind: MessageKind) -> bool {
         kind == MessageKind::Msix
     }
 }
 
 impl Triggers for std::sync::Arc<SimulatedTriggers> {
-    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> Result<(), Refused> {
         (**self).set(kind, first, events)
     }
 
     fn disable(&self, kind: MessageKind) -> io::Result<()> {
         (**self).disable(kind)
-    }
-
-    fn count(&self, kind: MessageKind) -> u16 {
-        (**self).count(kind)
     }
 
     fn is_dynamic(&self, kind: MessageKind) -> bool {

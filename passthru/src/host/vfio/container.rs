@@ -95,12 +95,12 @@ impl Container {
             source,
         })?;
         for region in self.ports.memory.dma_regions() {
-            let DmaRegion { guest, len, .. } = region;
+            let DmaRegion { guest, host, len, .. } = region;
             let range = guest..guest.saturating_add(len);
             if !usable.is_empty() && !usable.iter().any(|u| u.start <= range.start && range.end <= u.end) {
                 return Err(OpenError::IovaRange { address, range, usable });
             }
-            self.map(guest, region.host, len).map_err(|source| match source.raw_os_error() {
+            self.map(guest, host, len).map_err(|source| match source.raw_os_error() {
                 Some(libc::ENOMEM) => {
                     OpenError::MemoryLock { address, len, limit: memory_lock_limit(), source }
                 }
@@ -152,11 +152,6 @@ impl Group {
             call: "VFIO_GROUP_GET_DEVICE_FD",
             source,
         })
-    }
-
-    /// Its number.
-    pub fn id(&self) -> u32 {
-        self.id
     }
 
     /// The container that it is in.

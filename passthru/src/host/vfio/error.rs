@@ -73,8 +73,7 @@ pub enum OpenError {
     },
     /// Guest memory cannot be pinned.
     #[error(
-        "{address}: pinning {len} bytes of guest memory for DMA: {source}; the memory lock limit is {limit} bytes: \
-         raise it above the guest's memory (ulimit -l, or LimitMEMLOCK= in a systemd unit)"
+        "{address}: pinning {len} bytes of guest memory for DMA: {source}; {}", pin_hint(*.limit)
     )]
     MemoryLock {
         /// The function for which memory was mapped.
@@ -158,6 +157,18 @@ fn open_hint(source: &io::Error, address: HostAddress) -> String {
         Some(libc::EACCES | libc::EPERM) => "; run as root or give this user the file (chown)".to_owned(),
         Some(libc::ENOENT) => format!("; bind the function: {}", bind_command(address)),
         _ => String::new(),
+    }
+}
+
+fn pin_hint(limit: u64) -> String {
+    match limit {
+        libc::RLIM_INFINITY => {
+            "the host has too little memory free, or a control group's limit is reached".to_owned()
+        }
+        limit => format!(
+            "the memory lock limit is {limit} bytes: raise it above the guest's memory (ulimit -l, or LimitMEMLOCK= in a \
+             systemd unit), or give the process CAP_IPC_LOCK"
+        ),
     }
 }
 

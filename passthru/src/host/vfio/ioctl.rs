@@ -14,6 +14,8 @@ use vfio_bindings::bindings::vfio::*;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref};
 use vmm_sys_util::ioctl_io_nr;
 
+use crate::host::eventfd::Refused;
+
 ioctl_io_nr!(VFIO_SET_IOMMU, VFIO_TYPE.into(), VFIO_BASE + 2);
 ioctl_io_nr!(VFIO_GROUP_GET_STATUS, VFIO_TYPE.into(), VFIO_BASE + 3);
 ioctl_io_nr!(VFIO_GROUP_SET_CONTAINER, VFIO_TYPE.into(), VFIO_BASE + 4);
@@ -203,14 +205,15 @@ pub fn set_eventfds(
     index: u32,
     first: u16,
     events: &[Option<BorrowedFd<'_>>],
-) -> io::Result<()> {
+) -> Result<(), Refused> {
     let fds = events.iter().map(|event| event.map_or(-1, |event| event.as_raw_fd()));
     set_irqs(device, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, first, fds)
 }
 
 /// Turns an interrupt index off.
 pub fn disable_irqs(device: &File, index: u32) -> io::Result<()> {
-    set_irqs(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, std::iter::empty())
+    let flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+    set_irqs(device, index, flags, 0, std::iter::empty()).map_err(|refused| refused.source)
 }
 
 fn set_irqs(
@@ -219,7 +222,7 @@ fn set_irqs(
     flags: u32,
     first: u16,
     fds: impl ExactSizeIterator<Item = i32>,
-) -> io::Result<()> {
+) -> Result<(), Refused> {
     // struct vfio_irq_set: argsz, flags, index, start, count, data.
     let header = [0, flags, index, u32::from(first), fds.len() as u32];
     let mut set: Vec<u32> = header.into_iter().chain(fds.map(|fd| fd as u32)).collect();
@@ -230,8 +233,11 @@ fn set_irqs(
     // SAFETY: the kernel reads `argsz` bytes, which is what the vector holds.
     match check(unsafe { ioctl_with_ptr(device, VFIO_DEVICE_SET_IRQS(), set.as_ptr()) })? {
         0 => Ok(()),
-        // As many vectors as the host has left, which is fewer than asked for.
-        _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        // As many vectors as the host can set up, which is fewer than asked for.
+        available => Err(Refused {
+            source: io::Error::from_raw_os_error(libc::ENOSPC),
+            available: u16::try_from(available).ok(),
+        }),
     }
 }
 

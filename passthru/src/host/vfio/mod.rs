@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use vfio_bindings::bindings::vfio::*;
@@ -19,13 +20,13 @@ use vfio_bindings::bindings::vfio::*;
 pub use container::{Container, Group};
 pub use error::{OpenError, bind_command};
 
-use super::eventfd::{EventfdVectors, Triggers};
+use super::eventfd::{EventfdVectors, Refused, Triggers};
 use super::{
-    BarRange, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation, Region,
-    Report, ResetMethod, VectorChange,
+    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation,
+    Region, Report, ResetMethod, VectorChange,
 };
 use crate::pci::Slot;
-use crate::pci::registers::EXPRESS_SIZE;
+use crate::pci::registers::{COMMAND, COMMAND_INTX_DISABLE, EXPRESS_SIZE};
 use crate::ports::Access;
 use ioctl::RegionInfo;
 use mapping::Mapping;
@@ -114,9 +115,10 @@ impl VfioFunction {
             error_events: ioctl::irq_info(&device, VFIO_PCI_ERR_IRQ_INDEX).0 > 0,
             request_events: ioctl::irq_info(&device, VFIO_PCI_REQ_IRQ_INDEX).0 > 0,
         };
-        let regions = bars.clone().map(|bar| Region { size: bar.size, mappable: bar.mappable });
+        let regions =
+            bars.clone().map(|bar| Region { size: bar.size, mappable: bar.mappable, accessible: true });
         let name: Arc<str> = address.to_string().into();
-        let triggers = VfioTriggers { device: device.clone(), msi, msix, dynamic_msix };
+        let triggers = VfioTriggers { device: device.clone(), dynamic_msix };
         let vectors = EventfdVectors::new(name.clone(), slot, container.ports().clone(), triggers);
         let description = Description { config: bytes, bars: regions };
         Ok(VfioFunction {
@@ -132,9 +134,9 @@ impl VfioFunction {
         })
     }
 
-    fn error(&self, operation: Operation) -> impl FnOnce(io::Error) -> HostError {
+    fn error<E: Into<Cause>>(&self, operation: Operation) -> impl FnOnce(E) -> HostError + use<E> {
         let device = self.name.clone();
-        move |source| HostError { device, operation, source }
+        move |source| HostError { device, operation, source: source.into() }
     }
 
     fn bar(&self, range: BarRange) -> io::Result<(&RegionInfo, u64)> {
@@ -145,6 +147,17 @@ impl VfioFunction {
         }
     }
 
+    /// Freeing the vectors of MSI and MSI-X turns INTx on in the device (`pci_disable_msi` does), where nobody would take
+    /// it and the line may be shared. The kernel turns it off again when the bit goes from 0 to 1.
+    fn turn_intx_off(&self) -> io::Result<()> {
+        let at = self.config_offset(COMMAND, 2)?;
+        let mut command = [0; 2];
+        self.device.read_exact_at(&mut command, at)?;
+        let command = u16::from_le_bytes(command);
+        self.device.write_all_at(&(command & !COMMAND_INTX_DISABLE).to_le_bytes(), at)?;
+        self.device.write_all_at(&(command | COMMAND_INTX_DISABLE).to_le_bytes(), at)
+    }
+
     fn config_offset(&self, offset: u16, len: usize) -> io::Result<u64> {
         if u64::from(offset) + len as u64 > self.config.size {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -152,6 +165,10 @@ impl VfioFunction {
         Ok(self.config.file_offset + u64::from(offset))
     }
 }
+
+/// How often a reset is tried while the device is busy, and how long apart.
+const RESET_TRIES: u32 = 20;
+const RESET_PAUSE: Duration = Duration::from_millis(50);
 
 fn page_size() -> u64 {
     // SAFETY: takes and returns numbers.
@@ -214,7 +231,7 @@ impl HostFunction for VfioFunction {
         let host = mapped.mapping.address();
         // SAFETY: the mapping lives as long as this function, which is unmapped from the guest before it is closed.
         unsafe { self.group.container().ports().memory.map(guest, host, range.len, Access::ReadWrite) }
-            .map_err(|error| self.error(operation)(io::Error::other(error)))?;
+            .map_err(self.error(operation))?;
         // Decoding is on in the function, or the IOMMU could not pin what is behind the mapping.
         if self.group.container().map_peer(&self.name, guest, host, range.len) {
             mapped.peer = Some(guest);
@@ -229,15 +246,16 @@ impl HostFunction for VfioFunction {
             self.group.container().unmap_peer(&self.name, peer, range.len);
         }
         let unmapped = self.group.container().ports().memory.unmap(guest, range.len);
-        unmapped.map_err(|error| self.error(Operation::Unmap { range, guest })(io::Error::other(error)))
+        unmapped.map_err(self.error(Operation::Unmap { range, guest }))
     }
 
-    fn set_vectors(&self, kind: MessageKind, changes: &[VectorChange]) -> Vec<HostError> {
-        self.vectors.set(kind, changes)
+    fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
+        self.vectors.set(kind, count, changes)
     }
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {
-        self.vectors.disable(kind)
+        self.vectors.disable(kind)?;
+        self.turn_intx_off().map_err(self.error(Operation::DisableVectors(kind)))
     }
 
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
@@ -245,14 +263,19 @@ impl HostFunction for VfioFunction {
     }
 
     fn reset(&self) -> Result<(), HostError> {
+        // EAGAIN: somebody else holds the device's lock in the kernel for the moment, such as a read of its sysfs files.
+        for _ in 0..RESET_TRIES {
+            match ioctl::reset(&self.device) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => std::thread::sleep(RESET_PAUSE),
+                other => return other.map_err(self.error(Operation::Reset)),
+            }
+        }
         ioctl::reset(&self.device).map_err(self.error(Operation::Reset))
     }
 }
 
 struct VfioTriggers {
     device: Arc<File>,
-    msi: u16,
-    msix: u16,
     dynamic_msix: bool,
 }
 
@@ -264,19 +287,12 @@ fn index(kind: MessageKind) -> u32 {
 }
 
 impl Triggers for VfioTriggers {
-    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> Result<(), Refused> {
         ioctl::set_eventfds(&self.device, index(kind), first, events)
     }
 
     fn disable(&self, kind: MessageKind) -> io::Result<()> {
         ioctl::disable_irqs(&self.device, index(kind))
-    }
-
-    fn count(&self, kind: MessageKind) -> u16 {
-        match kind {
-            MessageKind::Msi => self.msi,
-            MessageKind::Msix => self.msix,
-        }
     }
 
     fn is_dynamic(&self, kind: MessageKind) -> bool {

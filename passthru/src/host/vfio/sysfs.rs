@@ -102,7 +102,7 @@ fn resources(text: &str) -> [(u64, BarKind); BARS] {
             (_, true) => BarKind::Memory64 { prefetchable },
             _ => BarKind::Memory32 { prefetchable },
         };
-        *bar = (end - start + 1, kind);
+        *bar = ((end - start).saturating_add(1), kind);
     }
     bars
 }

@@ -1,8 +1,9 @@
-//! What CPUID tells a guest: what the host's KVM supports, with this guest's topology.
+//! What CPUID tells a guest: what the host's KVM supports, with this guest's topology; and which registers that gives.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
+use super::state;
 use crate::kvm::{KvmError, call};
 
 const LEAF_FEATURES: u32 = 0x1;
@@ -17,11 +18,12 @@ const FEATURES_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const FEATURES_ECX_HYPERVISOR: u32 = 1 << 31;
 const FEATURES_EDX_HTT: u32 = 1 << 28;
 
-/// The CPUID of each vCPU, made from one that fits all.
+/// What each vCPU is made by: its CPUID comes from one that fits all.
 pub struct Template {
     entries: Vec<kvm_cpuid_entry2>,
     cpus: u32,
     deadline_timer: bool,
+    registers: Vec<u32>,
 }
 
 impl Template {
@@ -30,7 +32,13 @@ impl Template {
         let supported =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
         let deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
-        Ok(Template { entries: supported.as_slice().to_vec(), cpus, deadline_timer })
+        let registers = state::registers(kvm)?;
+        Ok(Template { entries: supported.as_slice().to_vec(), cpus, deadline_timer, registers })
+    }
+
+    /// Model-specific registers that a vCPU may have, by number.
+    pub fn registers(&self) -> &[u32] {
+        &self.registers
     }
 
     /// Bits of a physical address.
@@ -122,7 +130,7 @@ mod tests {
     fn template(cpus: u32) -> Template {
         let entry = |function, index| kvm_cpuid_entry2 { function, index, ..kvm_cpuid_entry2::default() };
         let entries = vec![entry(1, 0), entry(4, 0), entry(0xb, 0), entry(0xb, 1)];
-        Template { entries, cpus, deadline_timer: true }
+        Template { entries, cpus, deadline_timer: true, registers: Vec::new() }
     }
 
     #[test]

@@ -5,8 +5,9 @@ mod state;
 
 use std::slice;
 
-use kvm_bindings::{KVM_EXIT_IO_IN, kvm_run};
+use kvm_bindings::{KVM_EXIT_IO_IN, kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_4 as PortExit};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use log::debug;
 use passthru::pci::Space;
 
 pub use cpuid::Template;
@@ -49,6 +50,10 @@ impl Exits {
     }
 }
 
+/// Most exits that one access takes to be completed. KVM goes back to guest mode after 1024 repetitions of a string
+/// instruction, each of which may read and write, and cross a page in both.
+const MOST_EXITS: usize = 4 * 1024 + 1;
+
 /// A virtual CPU.
 pub struct Vcpu {
     id: u32,
@@ -65,7 +70,7 @@ impl Vcpu {
     pub fn new(vm: &VmFd, id: u32, template: &Template, view: View) -> Result<Vcpu, KvmError> {
         let fd = vm.create_vcpu(u64::from(id)).map_err(call("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&template.for_vcpu(id)?).map_err(call("KVM_SET_CPUID2"))?;
-        let initial = State::capture(vm, &fd)?;
+        let initial = State::capture(vm, &fd, template.registers())?;
         Ok(Vcpu { id, fd, initial, view, exits: Exits::default() })
     }
 
@@ -86,10 +91,38 @@ impl Vcpu {
     pub fn reset(&mut self) -> Result<(), KvmError> {
         // An access that was being answered when the guest was stopped is still to be completed, and would be so on
         // top of the new registers.
-        self.fd.set_kvm_immediate_exit(1);
-        let _ = self.fd.run();
-        self.fd.set_kvm_immediate_exit(0);
+        self.complete_at_once()?;
         self.initial.restore(&self.fd)
+    }
+
+    /// Lets KVM complete an access that it waits for, which takes an exit for each further part of it: repetitions of a
+    /// string instruction, the other side of a page boundary, what is beyond 8 bytes. Nobody answers any more. With
+    /// immediate exit set, KVM says EINTR as soon as nothing is left. Gives back how many exits it took.
+    fn complete_at_once(&mut self) -> Result<usize, KvmError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let exits = self.complete();
+        self.fd.set_kvm_immediate_exit(0);
+        exits
+    }
+
+    fn complete(&mut self) -> Result<usize, KvmError> {
+        for exits in 0..MOST_EXITS {
+            match self.fd.run() {
+                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
+                Ok(VcpuExit::IoIn(..)) => port_data(self.fd.get_kvm_run()).1.fill(0xff),
+                Ok(_) => {}
+                Err(error) => {
+                    if error.errno() != libc::EINTR {
+                        debug!("vCPU {}: completing an access: {error}", self.id);
+                    }
+                    return Ok(exits);
+                }
+            }
+        }
+        Err(KvmError::Call {
+            call: "KVM_RUN (an access that is not completed by any number of exits)",
+            source: std::io::Error::from_raw_os_error(libc::ELOOP),
+        })
     }
 
     /// Runs until somebody stops the guest.
@@ -149,6 +182,17 @@ impl Vcpu {
 /// Answers a port access. `REP INS` and `REP OUTS` make many accesses of `size` bytes to one port in one exit, which
 /// the slice of the exit alone does not tell from one wide access.
 fn answer_ports(run: &mut kvm_run, view: &mut View) {
+    let (io, data) = port_data(run);
+    for access in data.chunks_mut(usize::from(io.size).max(1)) {
+        match u32::from(io.direction) == KVM_EXIT_IO_IN {
+            true => view.read(Space::Io, u64::from(io.port), access),
+            false => view.write(Space::Io, u64::from(io.port), access),
+        }
+    }
+}
+
+/// What an exit for I/O is about, and the bytes of all its accesses.
+fn port_data(run: &mut kvm_run) -> (PortExit, &mut [u8]) {
     // SAFETY: the callers come here after an exit for I/O, which fills this member of the union.
     let io = unsafe { run.__bindgen_anon_1.io };
     let (size, count) = (usize::from(io.size), io.count as usize);
@@ -156,12 +200,7 @@ fn answer_ports(run: &mut kvm_run, view: &mut View) {
     // SAFETY: KVM has put `count` accesses of `size` bytes at this offset into the pages that it shares for this vCPU,
     // which nothing else refers to until the next KVM_RUN.
     let data = unsafe { slice::from_raw_parts_mut(start.add(io.data_offset as usize), size * count) };
-    for access in data.chunks_mut(size.max(1)) {
-        match u32::from(io.direction) == KVM_EXIT_IO_IN {
-            true => view.read(Space::Io, u64::from(io.port), access),
-            false => view.write(Space::Io, u64::from(io.port), access),
-        }
-    }
+    (io, data)
 }
 
 fn internal_error(fd: &mut VcpuFd) -> String {
@@ -176,4 +215,132 @@ fn internal_error(fd: &mut VcpuFd) -> String {
         internal.data.iter().take(internal.ndata as usize).map(|d| format!("{d:#x}")).collect();
     let regs = regs.unwrap_or_else(|error| format!("registers unknown: {error}"));
     format!("KVM_EXIT_INTERNAL_ERROR: {suberror} at {regs}; data {}", bytes.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use kvm_bindings::{
+        KVM_STATE_NESTED_FORMAT_SVM, Msrs, kvm_msr_entry, kvm_regs, kvm_userspace_memory_region,
+    };
+
+    use super::*;
+    use crate::bus::Bus;
+    use crate::kvm::Vm;
+
+    const EFER_SVME: u64 = 1 << 12;
+
+    /// A vCPU; without KVM nothing, and a test says so.
+    fn vcpu(test: &str) -> Option<(Vm, Template, Vcpu)> {
+        let vm = match Vm::new() {
+            Ok(vm) => vm,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {error}");
+                return None;
+            }
+        };
+        let template = Template::new(vm.kvm(), 1).unwrap();
+        let vcpu = Vcpu::new(vm.fd(), 0, &template, Bus::new().view()).unwrap();
+        Some((vm, template, vcpu))
+    }
+
+    fn set(vcpu: &Vcpu, index: u32, data: u64) -> bool {
+        let one = Msrs::from_entries(&[kvm_msr_entry { index, data, ..Default::default() }]).unwrap();
+        vcpu.fd.set_msrs(&one).unwrap() == 1
+    }
+
+    #[test]
+    fn a_reset_brings_back_what_a_guest_changed() {
+        let Some((vm, template, mut vcpu)) = vcpu("a_reset_brings_back_what_a_guest_changed") else { return };
+        let started = Instant::now();
+        let before = State::capture(vm.fd(), &vcpu.fd, template.registers()).unwrap();
+        let captured = started.elapsed();
+        assert_eq!(before.differences(&vcpu.initial), Vec::<String>::new());
+
+        let mut regs = vcpu.fd.get_regs().unwrap();
+        (regs.rax, regs.rsp) = (1, 2);
+        vcpu.fd.set_regs(&regs).unwrap();
+        // The first bytes of XMM0, and that SSE's registers are not as they are at first.
+        let mut xsave = vcpu.fd.get_xsave().unwrap();
+        (xsave.region[160 / 4], xsave.region[512 / 4]) = (7, 2);
+        // SAFETY: only features that are in use without a request for them take part, which 4096 bytes hold.
+        unsafe { vcpu.fd.set_xsave(&xsave) }.unwrap();
+        let mut sregs = vcpu.fd.get_sregs().unwrap();
+        sregs.cr4 |= 1 << 9;
+        if let Some(nested) = &before.nested
+            && u32::from(nested.format) == KVM_STATE_NESTED_FORMAT_SVM
+        {
+            sregs.efer |= EFER_SVME;
+        }
+        vcpu.fd.set_sregs(&sregs).unwrap();
+        if sregs.efer & EFER_SVME != 0 {
+            // As after CLGI.
+            let mut nested = before.nested.clone().unwrap();
+            nested.flags = 0;
+            vcpu.fd.set_nested_state(&nested).unwrap();
+        }
+        // A mask and a fixed range of the memory types, their default, and the target of SYSCALL.
+        for (index, data) in [(0x201, 0xf_f000_0800), (0x268, 0x0606), (0x2ff, 0xc06), (0xc000_0082, 0x1000)]
+        {
+            assert!(set(&vcpu, index, data), "{index:#x}");
+        }
+        let changed = State::capture(vm.fd(), &vcpu.fd, template.registers()).unwrap();
+        for name in ["regs", "sregs", "vectors", "msr 0x201", "msr 0x268", "msr 0x2ff", "msr 0xc0000082"] {
+            assert!(changed.differences(&before).iter().any(|d| d == name), "{name}");
+        }
+
+        let started = Instant::now();
+        vcpu.reset().unwrap();
+        let reset = started.elapsed();
+        let after = State::capture(vm.fd(), &vcpu.fd, template.registers()).unwrap();
+        assert_eq!(after.differences(&before), Vec::<String>::new());
+        println!("{} registers captured in {captured:?}, reset in {reset:?}", before.msrs.len());
+    }
+
+    #[test]
+    fn an_access_in_many_parts_is_completed_before_a_reset() {
+        let Some((vm, _, mut vcpu)) = vcpu("an_access_in_many_parts_is_completed_before_a_reset") else {
+            return;
+        };
+        let mut pages = Box::new(Pages([[0; 4096]; 2]));
+        let host = pages.0.as_mut_ptr() as u64;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: 0x2000,
+            userspace_addr: host,
+        };
+        // SAFETY: the pages outlive the last run of the vCPU, and only the guest writes to them meanwhile.
+        unsafe { vm.fd().set_user_memory_region(region) }.unwrap();
+        // Into the page behind the code: mov cx, 600; mov dx, 0x80; mov di, 0x1000; rep insb; hlt
+        let ports: &[u8] = &[0xb9, 0x58, 2, 0xba, 0x80, 0, 0xbf, 0, 0x10, 0xf3, 0x6c, 0xf4];
+        // 16 bytes without memory, on both sides of a page boundary: movups xmm0, [0xbff8]; hlt
+        let vector: &[u8] = &[0x0f, 0x10, 0x06, 0xf8, 0xbf, 0xf4];
+        for (code, least) in [(ports, 0), (vector, 1)] {
+            for (to, from) in pages.0[0].iter_mut().zip(code) {
+                *to = *from;
+            }
+            let mut sregs = vcpu.fd.get_sregs().unwrap();
+            (sregs.cs.base, sregs.cs.selector, sregs.cr4) = (0, 0, sregs.cr4 | 1 << 9);
+            vcpu.fd.set_sregs(&sregs).unwrap();
+            vcpu.fd.set_regs(&kvm_regs { rip: 0, rflags: 2, ..Default::default() }).unwrap();
+            let before = vcpu.exits;
+            while vcpu.exits == before {
+                assert_eq!(vcpu.run_once(), None);
+            }
+            assert_eq!(vcpu.exits.io_in + vcpu.exits.mmio_read, before.io_in + before.mmio_read + 1);
+
+            let exits = vcpu.complete_at_once().unwrap();
+            assert!(exits >= least, "{exits} exits for {code:x?}");
+            vcpu.reset().unwrap();
+            assert_eq!(vcpu.complete_at_once().unwrap(), 0);
+            assert_eq!(vcpu.fd.get_regs().unwrap(), vcpu.initial.regs);
+        }
+    }
+
+    #[repr(align(4096))]
+    struct Pages([[u8; 4096]; 2]);
 }

@@ -1,0 +1,239 @@
+//! Vectors of hosts that signal eventfds: which eventfd and GSI a vector has, and when it has one.
+//!
+//! A vector gets an eventfd and a GSI when it is armed first, and keeps them until its kind is turned off. Masking
+//! detaches the eventfd from the hypervisor and leaves it with the host: a signal is counted there, and that is the
+//! pending bit. An eventfd that is attached is never read: what it counts is the hypervisor's to deliver.
+
+mod trigger;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+pub use trigger::{Refused, Triggers};
+
+use super::{Cause, HostError, MessageKind, Operation, VectorChange, VectorState};
+use crate::pci::Slot;
+use crate::ports::{Gsi, MsiMessage, PortError, Ports};
+
+/// The vectors of a function.
+pub struct EventfdVectors<T> {
+    device: Arc<str>,
+    slot: Slot,
+    ports: Ports,
+    triggers: T,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The kind that is on, and how many vectors it has.
+    on: Option<(MessageKind, u16)>,
+    vectors: Vec<Option<Vector>>,
+    /// Vectors that the host has set up, from 0 on; 0 while its interrupts are off.
+    live: u16,
+}
+
+struct Vector {
+    event: EventFd,
+    gsi: Gsi,
+    message: Option<MsiMessage>,
+    attached: bool,
+    /// The host signals the eventfd.
+    triggered: bool,
+    /// Was signalled while masked; the eventfd has been read.
+    pending: AtomicBool,
+}
+
+impl Vector {
+    fn is_pending(&self) -> bool {
+        // Non-blocking: fails when nothing is counted.
+        if !self.attached && self.event.read().is_ok() {
+            self.pending.store(true, Ordering::Release);
+        }
+        self.pending.load(Ordering::Acquire)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the eventfd that is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.event.as_raw_fd()) }
+    }
+}
+
+impl State {
+    fn vector(&self, vector: u16) -> Option<&Vector> {
+        self.vectors.get(usize::from(vector))?.as_ref()
+    }
+
+    fn vector_mut(&mut self, vector: u16) -> Option<&mut Vector> {
+        self.vectors.get_mut(usize::from(vector))?.as_mut()
+    }
+}
+
+impl<T: Triggers> EventfdVectors<T> {
+    /// None armed. `slot` is the function's place in the guest.
+    pub fn new(device: Arc<str>, slot: Slot, ports: Ports, triggers: T) -> EventfdVectors<T> {
+        EventfdVectors { device, slot, ports, triggers, state: Mutex::default() }
+    }
+
+    fn error(&self, kind: MessageKind, vector: u16, source: impl Into<Cause>) -> HostError {
+        let operation = Operation::Vector { kind, vector };
+        HostError { device: self.device.clone(), operation, source: source.into() }
+    }
+
+    /// See [`super::HostFunction::set_vectors`].
+    pub fn set(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
+        let mut state = self.state.lock();
+        let mut errors = Vec::new();
+        if state.on != Some((kind, count)) {
+            if let Some((old, _)) = state.on
+                && let Err(source) = self.take_down(&mut state, old)
+            {
+                errors.push(self.error(old, 0, source));
+            }
+            state.on = Some((kind, count));
+            state.vectors.resize_with(usize::from(count), || None);
+        }
+        let mut armed = Vec::new();
+        let mut routes_changed = false;
+        for change in changes {
+            let prepared = match change.state {
+                VectorState::Masked => self.mask(&mut state, change.vector).map_err(Cause::from),
+                VectorState::Armed(message) => {
+                    self.prepare(&mut state, change.vector, message).map(|changed| {
+                        routes_changed |= changed;
+                        armed.push(change.vector);
+                    })
+                }
+            };
+            if let Err(source) = prepared {
+                errors.push(self.error(kind, change.vector, source));
+            }
+        }
+        // Routes first: an eventfd that is attached to a GSI without one would raise nothing.
+        if routes_changed && let Err(error) = self.ports.interrupts.commit() {
+            for vector in armed {
+                errors.push(self.error(kind, vector, same(&error)));
+                self.forget(&mut state, vector);
+            }
+            return errors;
+        }
+        armed.retain(|vector| match self.attach(&mut state, *vector) {
+            Ok(()) => true,
+            Err(error) => {
+                errors.push(self.error(kind, *vector, error));
+                self.forget(&mut state, *vector);
+                false
+            }
+        });
+        for (vector, source) in trigger::point(&self.triggers, &mut state, kind, &armed) {
+            errors.push(self.error(kind, vector, source));
+            self.forget(&mut state, vector);
+        }
+        errors
+    }
+
+    /// Gives the vector an eventfd and a GSI, if it has none, and the route that the message asks for; says whether a
+    /// route changed.
+    fn prepare(&self, state: &mut State, vector: u16, message: MsiMessage) -> Result<bool, Cause> {
+        let entry =
+            state.vectors.get_mut(usize::from(vector)).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let entry = match entry {
+            Some(entry) => entry,
+            none => {
+                let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+                let gsi = self.ports.interrupts.allocate(self.slot)?;
+                let pending = AtomicBool::new(false);
+                none.insert(Vector { event, gsi, message: None, attached: false, triggered: false, pending })
+            }
+        };
+        if entry.message == Some(message) {
+            return Ok(false);
+        }
+        if let Err(error) = self.ports.interrupts.route(entry.gsi, message) {
+            self.forget(state, vector);
+            return Err(error.into());
+        }
+        entry.message = Some(message);
+        Ok(true)
+    }
+
+    fn attach(&self, state: &mut State, vector: u16) -> Result<(), PortError> {
+        let Some(entry) = state.vector_mut(vector).filter(|entry| !entry.attached) else { return Ok(()) };
+        // What was signalled while it was masked is delivered once, whatever its count: it is taken off here and
+        // signalled anew, since a hypervisor may deliver what it finds without taking it off. A signal in between is
+        // delivered by the attachment.
+        let pending = entry.is_pending();
+        self.ports.interrupts.attach(entry.gsi, entry.fd())?;
+        entry.attached = true;
+        if pending {
+            entry.pending.store(false, Ordering::Release);
+            let _ = entry.event.write(1);
+        }
+        Ok(())
+    }
+
+    fn mask(&self, state: &mut State, vector: u16) -> Result<(), PortError> {
+        let Some(entry) = state.vector_mut(vector).filter(|entry| entry.attached) else { return Ok(()) };
+        entry.attached = false;
+        self.ports.interrupts.detach(entry.gsi, entry.fd())
+    }
+
+    /// Gives back what a vector has.
+    fn forget(&self, state: &mut State, vector: u16) {
+        let _ = self.mask(state, vector);
+        if let Some(entry) = state.vectors.get_mut(usize::from(vector)).and_then(Option::take) {
+            self.ports.interrupts.release(entry.gsi);
+        }
+    }
+
+    fn take_down(&self, state: &mut State, kind: MessageKind) -> io::Result<()> {
+        // The host first: afterwards nothing signals the eventfds that go.
+        let done = if state.live > 0 { self.triggers.disable(kind) } else { Ok(()) };
+        for vector in 0..u16::try_from(state.vectors.len()).unwrap_or(u16::MAX) {
+            self.forget(state, vector);
+        }
+        *state = State::default();
+        done
+    }
+
+    /// See [`super::HostFunction::disable_vectors`].
+    pub fn disable(&self, kind: MessageKind) -> Result<(), HostError> {
+        let mut state = self.state.lock();
+        if !matches!(state.on, Some((on, _)) if on == kind) {
+            return Ok(());
+        }
+        self.take_down(&mut state, kind).map_err(|source| HostError {
+            device: self.device.clone(),
+            operation: Operation::DisableVectors(kind),
+            source: source.into(),
+        })
+    }
+
+    /// See [`super::HostFunction::is_pending`].
+    pub fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
+        let state = self.state.lock();
+        matches!(state.on, Some((on, _)) if on == kind)
+            && state.vector(vector).is_some_and(Vector::is_pending)
+    }
+}
+
+/// A commit fails for all vectors alike.
+fn same(error: &PortError) -> PortError {
+    PortError { operation: error.operation, source: trigger::same(&error.source) }
+}
+
+impl<T> Drop for EventfdVectors<T> {
+    fn drop(&mut self) {
+        for entry in self.state.get_mut().vectors.iter_mut().filter_map(Option::take) {
+            if entry.attached {
+                let _ = self.ports.interrupts.detach(entry.gsi, entry.fd());
+            }
+            self.ports.interrupts.release(entry.gsi);
+        }
+    }
+}
