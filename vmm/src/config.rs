@@ -145,7 +145,7 @@ mod tests {
             ("{ \"kernl\": 1 }", "vm.json:1:9: field kernl: unknown field `kernl`, expected one of"),
             (
                 "{\"pci_devices\":\n[{\"path\": \"x\", \"pci_slot\": \"0:32:0\"}]}",
-                "vm.json:2:37: field pci_devices[0].pci_slot: slot '0:32:0': device 32 is out of range (0 to 31)",
+                "vm.json:2:36: field pci_devices[0].pci_slot: slot '0:32:0': device 32 is out of range (0 to 31)",
             ),
             ("{\"pci_devices\": [{\"path\": \"x\"}]}", "field pci_devices[0]: missing field `pci_slot`"),
             ("{} x", "vm.json:1:4: trailing characters"),

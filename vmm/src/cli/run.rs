@@ -1,7 +1,7 @@
 //! `slotpass run`, and `slotpass` alone.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -76,13 +76,30 @@ impl std::str::FromStr for StatsTarget {
     }
 }
 
+/// Where the counts go in the end.
+enum StatsFile {
+    Stderr,
+    Json(PathBuf, File),
+}
+
+impl StatsFile {
+    fn open(target: StatsTarget) -> Result<StatsFile, RunError> {
+        match target {
+            StatsTarget::Stderr => Ok(StatsFile::Stderr),
+            StatsTarget::Json(path) => match File::create(&path) {
+                Ok(file) => Ok(StatsFile::Json(path, file)),
+                Err(source) => Err(RunError::Write { path, source }),
+            },
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum CpusError {
     #[error("not a number of processors: {0}")]
     Number(#[from] std::num::ParseIntError),
     #[error(
-        "{0} is not 1 to {MOST_CPUS}; more could not be reached by interrupts, whose messages have 8 bits for the \
-         processor"
+        "{0} is not 1 to {MOST_CPUS}; interrupt messages have 8 bits for a processor, of which one value means all"
     )]
     Range(u32),
 }
@@ -142,9 +159,13 @@ pub fn run(arguments: Arguments, verbose: u8) -> ExitCode {
     if let Err(error) = start_log(log.as_ref(), verbose) {
         return failed(&error);
     }
-    let outcome = arguments.description().and_then(|d| Ok(machine::run(&d)?));
+    let outcome = arguments.description().and_then(|description| {
+        // Before the guest runs, whose counts would be lost for a name that is wrong.
+        let stats = stats.map(StatsFile::open).transpose()?;
+        Ok((machine::run(&description)?, stats))
+    });
     match outcome {
-        Ok(outcome) => finish(&outcome, stats.as_ref()),
+        Ok((outcome, stats)) => finish(&outcome, stats),
         Err(error) => {
             if log.is_some() {
                 log::error!("{error}");
@@ -177,26 +198,31 @@ pub fn demo(verbose: u8) -> ExitCode {
 
 fn failed(error: &RunError) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("slotpass: {line}");
+        say(&format!("slotpass: {line}"));
     }
     exit::FAILED
 }
 
-fn finish(outcome: &Outcome, stats: Option<&StatsTarget>) -> ExitCode {
+fn finish(outcome: &Outcome, stats: Option<StatsFile>) -> ExitCode {
     if let Some(message) = exit::message(&outcome.stop) {
-        eprintln!("slotpass: {message}");
+        say(&format!("slotpass: {message}"));
     }
     match stats {
         None => {}
-        Some(StatsTarget::Stderr) => eprintln!("{}", outcome.stats),
-        Some(StatsTarget::Json(path)) => {
+        Some(StatsFile::Stderr) => say(&outcome.stats.to_string()),
+        Some(StatsFile::Json(path, mut file)) => {
             let json = serde_json::to_vec_pretty(&outcome.stats).map_err(io::Error::from);
-            if let Err(source) = json.and_then(|json| fs::write(path, json)) {
-                return failed(&RunError::Write { path: path.clone(), source });
+            if let Err(source) = json.and_then(|json| file.write_all(&json)) {
+                return failed(&RunError::Write { path, source });
             }
         }
     }
     exit::code(&outcome.stop)
+}
+
+/// To stderr. When nobody can read it, that changes nothing, least of all the exit code.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A file gets notes as well; stderr, where the guest's output may be too, only warnings unless more is asked for.
@@ -218,7 +244,6 @@ fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
         }
     }
     builder.format(|out, record| {
-        use std::io::Write;
         let level = record.level().as_str().to_lowercase();
         writeln!(out, "slotpass: {level}: {}", record.args())
     });

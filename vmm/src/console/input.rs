@@ -70,6 +70,11 @@ impl Input {
         }
     }
 
+    /// Somebody types: what is not read keeps their escape sequences from being seen.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     /// Reads at most `max` bytes after [`Input::watch_fd`] has become readable, hung up or faulty. Does not wait.
     pub fn on_readable(&mut self, max: usize) -> ConsoleInput {
         if self.ended {

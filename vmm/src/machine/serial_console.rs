@@ -13,6 +13,8 @@ use crate::control::{Control, Stop};
 
 /// Bytes read at once; what the serial port does not take at once waits here.
 const MOST: usize = 64;
+/// Bytes that wait when they are typed: a person goes on typing, and what goes beyond is lost, as on a real line.
+const MOST_TYPED: usize = 4096;
 
 /// Moves input to the serial port, and waits while that has no room.
 pub struct SerialConsole {
@@ -38,7 +40,8 @@ impl SerialConsole {
     fn hand_over(&mut self, ops: &mut EventOps<'_>) {
         let taken = self.serial.enqueue(&self.waiting);
         self.waiting.drain(..taken.min(self.waiting.len()));
-        self.watch_input(self.waiting.is_empty(), ops);
+        // A pipe is left alone until there is room, so that nothing of it is lost.
+        self.watch_input(self.waiting.is_empty() || self.input.is_terminal(), ops);
     }
 
     fn watch_input(&mut self, watch: bool, ops: &mut EventOps<'_>) {
@@ -59,6 +62,7 @@ impl SerialConsole {
         match self.input.on_readable(MOST) {
             ConsoleInput::Bytes(bytes) => {
                 self.waiting.extend(bytes);
+                self.waiting.truncate(MOST_TYPED);
                 self.hand_over(ops);
             }
             ConsoleInput::Eof => {

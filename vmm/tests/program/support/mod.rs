@@ -19,10 +19,9 @@ pub fn skipped(name: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
 }
 
-/// The path of the function that holds another one.
+/// The name of the function that holds another one.
 pub fn holder_of<T>(_: T) -> &'static str {
-    let name = type_name::<T>();
-    name.rsplit_once("::").map_or(name, |(holder, _)| holder)
+    type_name::<T>().rsplit("::").nth(1).unwrap()
 }
 
 /// Whether there is KVM for a test; if not, it is reported as skipped.

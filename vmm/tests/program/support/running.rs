@@ -140,10 +140,17 @@ impl Running {
         self.folder.as_ref().unwrap().path().join(name)
     }
 
+    /// Waits for something that shows outside of the run's output, and not longer than the run goes on.
     #[track_caller]
-    pub fn expect_alive(&mut self) {
-        if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("did not expect it to end\n{}", self.ended(status));
+    pub fn wait_until(&mut self, seen: impl Fn() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !seen() {
+            let gone = self.child.try_wait().unwrap().is_some();
+            if gone || Instant::now() > deadline {
+                let ended = self.kill();
+                panic!("waited in vain\n{ended}");
+            }
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }

@@ -1,0 +1,141 @@
+//! `--stats`: what made the guest exit.
+
+use serde_json::Value;
+
+use crate::support::{Ended, Slotpass, needs_kvm};
+
+fn demo_with_stats(slot: &str) -> (Ended, Value) {
+    let run = Slotpass::demo(slot).simulated(["0:8:0", "3:5:0"]).args(["--stats=json:stats.json"]);
+    let (ended, text) = run.end_and_read("stats.json");
+    let ended = ended.expect_code(0).expect_silent_stderr();
+    (ended, serde_json::from_str(&text).unwrap())
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no number {pointer} in {value:#}"))
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap_or_else(|| panic!("no list {key} in {value:#}"))
+}
+
+fn function<'a>(stats: &'a Value, slot: &str) -> &'a Value {
+    let found = list(stats, "functions").iter().find(|function| function["slot"] == slot);
+    found.unwrap_or_else(|| panic!("no function {slot} in {stats:#}"))
+}
+
+/// Every piece of every BAR of a function, with the BAR's number.
+fn pieces(function: &Value) -> impl Iterator<Item = (u64, &Value)> {
+    let bars = list(function, "bars").iter();
+    bars.flat_map(|bar| list(bar, "pieces").iter().map(|piece| (number(bar, "/bar"), piece)))
+}
+
+fn exits(piece: &Value) -> u64 {
+    number(piece, "/reads") + number(piece, "/writes")
+}
+
+#[test]
+fn mapped_pieces_take_no_exit_and_trapped_ones_count_them() {
+    needs_kvm!();
+    let (ended, stats) = demo_with_stats("3:5:0");
+    assert_eq!(number(&stats, "/schema"), 1);
+    let driven = function(&stats, "3:5:0");
+    assert_eq!(driven["host"], "sim:demo");
+    assert!(number(driven, "/config/reads") > 0 && number(driven, "/config/writes") > 0, "{driven:#}");
+    let mut mapped = 0;
+    for (bar, piece) in pieces(driven) {
+        if piece["mapped"] == true {
+            assert_eq!(exits(piece), 0, "exits of a mapped piece of BAR {bar}: {piece}\n{ended}");
+            assert!(piece["reason"].is_null(), "BAR {bar}: {piece}");
+            mapped += number(piece, "/size");
+        } else {
+            assert!(
+                exits(piece) > 0,
+                "the guest uses each trapped piece, also of BAR {bar}: {piece}\n{ended}"
+            );
+            assert!(piece["reason"].is_string(), "BAR {bar}: {piece}");
+        }
+    }
+    // The whole of BAR 2, and BAR 4 without a page each for table and pending bits.
+    assert_eq!(mapped, (1 << 20) + 0x1_0000 - 2 * 0x1000, "{driven:#}");
+}
+
+#[test]
+fn a_function_that_nobody_drives_has_no_exits_in_its_bars() {
+    needs_kvm!();
+    let (_, stats) = demo_with_stats("0:8:0");
+    for (bar, piece) in pieces(function(&stats, "3:5:0")) {
+        assert_eq!(exits(piece), 0, "BAR {bar}: {piece}");
+    }
+}
+
+#[test]
+fn pieces_cover_their_bars_without_gap_or_overlap() {
+    needs_kvm!();
+    let (_, stats) = demo_with_stats("0:8:0");
+    for function in list(&stats, "functions") {
+        let bars: Vec<(u64, &str, bool)> = list(function, "bars")
+            .iter()
+            .map(|bar| (number(bar, "/bar"), bar["kind"].as_str().unwrap(), bar["prefetchable"] == true))
+            .collect();
+        assert_eq!(
+            bars,
+            [(0, "memory32", false), (1, "io", false), (2, "memory64", true), (4, "memory64", false)],
+            "{function:#}"
+        );
+        for bar in list(function, "bars") {
+            let end = list(bar, "pieces").iter().fold(0, |end, piece| {
+                assert_eq!(number(piece, "/offset"), end, "{bar:#}");
+                end + number(piece, "/size")
+            });
+            assert_eq!(end, number(bar, "/size"), "{bar:#}");
+        }
+    }
+}
+
+#[test]
+fn each_exit_is_counted_at_exactly_one_place() {
+    needs_kvm!();
+    let (_, stats) = demo_with_stats("0:8:0");
+    let devices = |wanted: &[&str], pointer: &str| -> u64 {
+        let here = list(&stats, "devices").iter();
+        let memory = |name: &Value| name == "ecam";
+        match wanted {
+            ["memory"] => here.filter(|d| memory(&d["name"])).map(|d| number(d, pointer)).sum(),
+            _ => here.filter(|d| !memory(&d["name"])).map(|d| number(d, pointer)).sum(),
+        }
+    };
+    let bars = |io: bool, pointer: &str| -> u64 {
+        let functions = list(&stats, "functions").iter();
+        let bars = functions.flat_map(|function| list(function, "bars"));
+        let bars = bars.filter(|bar| (bar["kind"] == "io") == io);
+        bars.flat_map(|bar| list(bar, "pieces")).map(|piece| number(piece, pointer)).sum()
+    };
+    for (exits, io, space, pointer) in [
+        ("/exits/io_in", true, "io", "/reads"),
+        ("/exits/io_out", true, "io", "/writes"),
+        ("/exits/mmio_read", false, "memory", "/reads"),
+        ("/exits/mmio_write", false, "memory", "/writes"),
+    ] {
+        let reached = devices(&[space], pointer) + bars(io, pointer);
+        let unclaimed = number(&stats, &format!("/unclaimed/{space}{pointer}"));
+        assert_eq!(number(&stats, exits), reached + unclaimed, "{exits} in {stats:#}");
+    }
+    for reason in ["io_in", "io_out", "mmio_read", "mmio_write", "hlt", "interrupted", "other"] {
+        let sum: u64 = list(&stats, "vcpus").iter().map(|vcpu| number(vcpu, &format!("/{reason}"))).sum();
+        assert_eq!(number(&stats, &format!("/exits/{reason}")), sum, "{reason} in {stats:#}");
+    }
+}
+
+#[test]
+fn without_a_file_the_table_goes_to_stderr() {
+    needs_kvm!();
+    let ended = Slotpass::demo("0:8:0").simulated(["0:8:0"]).args(["--stats"]).end().expect_code(0);
+    for part in ["exits: io in ", "0:8:0 = sim:demo", "BAR 2 0x0..0x100000 mapped", "ecam"] {
+        assert!(ended.stderr.contains(part), "expected on stderr: {part:?}\n{ended}");
+        assert!(!ended.stdout.contains(part), "not expected on stdout: {part:?}\n{ended}");
+    }
+}
