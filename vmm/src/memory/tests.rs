@@ -1,5 +1,7 @@
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
+use std::io::Write;
+
 use super::*;
 use crate::layout;
 
@@ -137,8 +139,14 @@ fn missing_huge_pages_are_counted() {
 }
 
 #[test]
-#[ignore = "needs 8 free huge pages of 2 MiB"]
 fn ram_of_reserved_huge_pages() {
+    let Some(_pages) = HugePages::reserve(8) else {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED ram_of_reserved_huge_pages: 8 huge pages of 2 MiB cannot be reserved (needs root)"
+        );
+        return;
+    };
     let memory = allocate(RamSize::try_from(16 << 20).unwrap(), Backing::ReservedHugePages).unwrap();
     for region in memory.iter() {
         let host = region.host_address().as_ptr() as u64;
@@ -179,4 +187,26 @@ fn map_of_small_and_large_guests() {
             (1 << 32, 6 << 30, Ram),
         ]
     );
+}
+
+/// More reserved pages than before, until it is dropped.
+struct HugePages {
+    before: u64,
+}
+
+impl HugePages {
+    const FILE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn reserve(pages: u64) -> Option<HugePages> {
+        let before = pool_state()?;
+        let more = HugePages { before: before.total };
+        std::fs::write(Self::FILE, (before.total + pages).to_string()).ok()?;
+        (pool_state()?.available >= before.available + pages).then_some(more)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::FILE, self.before.to_string());
+    }
 }
