@@ -1,0 +1,129 @@
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use crate::{Failure, Plan, Scenario, expect};
+
+/// From power-on to the first command; some fifteen times what an idle host takes.
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// What the machine gets beyond a command's own limit to report that the command was killed.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A machine that is switched on; dropping it switches it off.
+#[derive(Debug)]
+pub struct Machine<'s> {
+    pub(crate) scenario: &'s mut Scenario,
+    qemu: Child,
+    requests: ChildStdin,
+    answers: Receiver<String>,
+}
+
+/// What a command in the machine left behind.
+#[derive(Clone, Debug)]
+pub struct CommandOutput {
+    /// As a shell sees it: 124 if its time was up, 128 + N if signal N ended it.
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl<'s> Machine<'s> {
+    /// Switches the machine on and waits until it takes commands.
+    pub fn boot(plan: &Plan, scenario: &'s mut Scenario) -> Result<Self, Failure> {
+        scenario.step("boot the machine")?;
+        let log_path = scenario.directory().join("qemu.log");
+        let log = File::create(&log_path).map_err(Failure::io("create", &log_path))?;
+        let mut command = plan.qemu(scenario);
+        scenario.file_for_machine("qemu.command", format!("{command:?}\n").as_bytes())?;
+        let mut qemu = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(Failure::io("start", "setpriv"))?;
+        let (Some(requests), Some(stdout)) = (qemu.stdin.take(), qemu.stdout.take()) else {
+            return Err(Failure::Gone);
+        };
+        let (sender, answers) = mpsc::channel();
+        // Ends with QEMU, when its standard output closes.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line.trim().to_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut machine = Self { scenario, qemu, requests, answers };
+        machine.await_answer("ready", BOOT_LIMIT)?;
+        Ok(machine)
+    }
+
+    pub fn scenario(&self) -> &Scenario {
+        self.scenario
+    }
+
+    /// Runs a bash script as root in the machine. `name` becomes part of the names of its files, which stay in the
+    /// scenario's directory; a script that runs longer than `seconds` is killed.
+    pub fn attempt(&mut self, name: &str, script: &str, seconds: u32) -> Result<CommandOutput, Failure> {
+        let step = self.scenario.step(name)?;
+        let label: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let file = format!("{step:02}-{label}");
+        self.scenario.file_for_machine(&format!("{file}.sh"), script.as_bytes())?;
+        writeln!(self.requests, "{file} {seconds}").map_err(|_| Failure::Gone)?;
+        let limit = Duration::from_secs(seconds.into()) + GRACE;
+        let code = self.await_answer(&format!("done {file} "), limit)?;
+        Ok(CommandOutput {
+            code: code
+                .parse()
+                .map_err(|_| Failure::Protocol { answer: code, expected: "an exit code".into() })?,
+            out: self.scenario.text_of(&format!("{file}.out"))?,
+            err: self.scenario.text_of(&format!("{file}.err"))?,
+        })
+    }
+
+    /// Like [`Self::attempt`], for a script that must succeed; returns its standard output.
+    pub fn command(&mut self, name: &str, script: &str) -> Result<String, Failure> {
+        let output = self.attempt(name, &format!("set -eu\n{script}"), 60)?;
+        expect!(
+            output.code == 0,
+            "{name}: exit code {}: {}",
+            output.code,
+            output.err.lines().last().unwrap_or("(nothing on standard error)")
+        );
+        Ok(output.out)
+    }
+
+    /// Asks the machine to switch itself off, which a kernel that hangs or a leaked reference would prevent.
+    pub fn power_off(mut self) -> Result<(), Failure> {
+        self.scenario.step("power the machine off")?;
+        writeln!(self.requests, "poweroff").map_err(|_| Failure::Gone)?;
+        match self.answers.recv_timeout(GRACE) {
+            Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::NoAnswer { limit: GRACE }),
+            Ok(answer) => Err(Failure::Protocol { answer, expected: "silence".into() }),
+        }
+    }
+
+    fn await_answer(&mut self, expected: &str, limit: Duration) -> Result<String, Failure> {
+        let answer = match self.answers.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => return Err(Failure::NoAnswer { limit }),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Gone),
+        };
+        match answer.strip_prefix(expected) {
+            Some(rest) => Ok(rest.trim().to_owned()),
+            None => Err(Failure::Protocol { answer, expected: expected.to_owned() }),
+        }
+    }
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        // Already gone after power_off; there is nobody to tell if it cannot be ended.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}

@@ -1,0 +1,140 @@
+//! Bare-metal guests: for functions that no Linux driver drives, and for what a guest can do to its VMM.
+
+use guest::pattern;
+use guest_tests::{DiskImage, Failure, GuestRun, Iommu, Machine, Plan, Scenario, Stats, expect};
+
+use crate::linux::{E1000E, NVME, expect_checked_io, expect_function, expect_network};
+
+const IVSHMEM_MIB: u64 = 256;
+
+/// The shared memory holds on the host what package `guest`'s `devices` program wrote in the guest.
+fn expect_pattern(image: &DiskImage, seed: u64, step: u64) -> Result<(), Failure> {
+    for offset in pattern::offsets(IVSHMEM_MIB << 20, step) {
+        let (found, written) = (image.word_at(offset)?, pattern::word(offset, seed));
+        expect!(
+            found == written,
+            "shared memory at {offset:#x}: {found:#x} on the host, {written:#x} written"
+        );
+    }
+    Ok(())
+}
+
+/// edu (MSI, DMA both ways), pci-testdev (memory and I/O BARs) and ivshmem-plain (a large 64-bit prefetchable BAR)
+/// beside the drive and the NIC; driven bare-metal, and then a Linux guest sees all five and uses its two.
+pub fn further_functions(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let image = scenario.blank_image("nvme.img", 64)?;
+    let shared = scenario.blank_image("shared.img", IVSHMEM_MIB)?;
+    let kernel = scenario.file_for_machine("devices.elf", guest::DEVICES)?;
+    let mut plan = Plan::new(iommu);
+    let nvme = plan.nvme("4.0", &image);
+    let nic = plan.e1000e("5.0");
+    let edu = plan.edu("6.0", None);
+    let testdev = plan.pci_testdev("7.0");
+    let ivshmem = plan.ivshmem("8.0", &shared, IVSHMEM_MIB);
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&nvme, &nic, &edu, &testdev, &ivshmem])?;
+    let with_all = |run: GuestRun| {
+        run.slot("0:8:0", &nvme)
+            .slot("0:8:1", &nic)
+            .slot("0:8:2", &edu)
+            .slot("0:9:0", &testdev)
+            .slot("0:10:0", &ivshmem)
+    };
+
+    let run =
+        GuestRun::bare_metal(&kernel, "edu=0:8:2 testdev=0:9:0 ivshmem=0:10:0 seed=7 step=4096 poweroff");
+    let report = machine.run("bare-metal guest", &with_all(run))?;
+    report.expect_code(0)?;
+    report.expect_serial_start("ok edu 0:8:2 ")?;
+    report.expect_serial_start("ok testdev 0:9:0 ")?;
+    report.expect_serial_start("ok ivshmem 0:10:0 ")?;
+    expect_pattern(&shared, 7, 4096)?;
+
+    let run = GuestRun::linux_elf(&machine, "check=pci,nvme,nic,poweroff");
+    let report = machine.run("Linux guest", &with_all(run))?;
+    report.expect_code(0)?;
+    for (bdf, ids) in [
+        ("0000:00:08.0", NVME),
+        ("0000:00:08.1", E1000E),
+        ("0000:00:08.2", "1234:11e8"),
+        ("0000:00:09.0", "1b36:0005"),
+        ("0000:00:0a.0", "1af4:1110"),
+    ] {
+        expect_function(&report, bdf, ids)?;
+    }
+    expect_checked_io(&report, &image)?;
+    expect_network(&report)?;
+    machine.expect_nothing_left()?;
+    machine.power_off()
+}
+
+/// What can be mapped is mapped, and then accesses do not leave the guest.
+pub fn mapped_bars_take_no_exit(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let image = scenario.blank_image("nvme.img", 64)?;
+    let shared = scenario.blank_image("shared.img", IVSHMEM_MIB)?;
+    let kernel = scenario.file_for_machine("devices.elf", guest::DEVICES)?;
+    let mut plan = Plan::new(iommu);
+    let nvme = plan.nvme("4.0", &image);
+    let nic = plan.e1000e("5.0");
+    let testdev = plan.pci_testdev("7.0");
+    let ivshmem = plan.ivshmem("8.0", &shared, IVSHMEM_MIB);
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&nvme, &nic, &testdev, &ivshmem])?;
+    let run = GuestRun::bare_metal(&kernel, "testdev=0:9:0 ivshmem=0:10:0 step=4096 poweroff")
+        .slot("0:9:0", &testdev)
+        .slot("0:10:0", &ivshmem)
+        .flag("--stats=json:/run/scenario/bare-metal.json");
+    machine.run("bare-metal guest", &run)?.expect_code(0)?;
+    let stats = Stats::read(machine.scenario(), "bare-metal.json")?;
+    for (slot, bar) in [("0:9:0", 0), ("0:10:0", 2)] {
+        for piece in stats.bar(slot, bar)? {
+            expect!(piece.mapped && piece.exits == 0, "exits from a BAR that can be mapped: {piece:?}");
+        }
+    }
+    // Each word of the shared memory was written and read once.
+    let (accesses, exits) = (2 * (IVSHMEM_MIB << 20) / 4096, stats.mmio_exits()?);
+    expect!(exits < accesses / 4, "{exits} memory accesses left the guest, of at least {accesses}");
+    // The counters do count: ports cannot be mapped.
+    let ports: u64 = stats.bar("0:9:0", 1)?.iter().map(|piece| piece.exits).sum();
+    expect!(ports > 100, "only {ports} accesses to the I/O BAR were counted");
+
+    let run = GuestRun::linux_elf(&machine, "check=nvme,nic,poweroff")
+        .slot("0:8:0", &nvme)
+        .slot("0:8:1", &nic)
+        .flag("--stats=json:/run/scenario/linux.json");
+    machine.run("Linux guest", &run)?.expect_code(0)?;
+    let stats = Stats::read(machine.scenario(), "linux.json")?;
+    for piece in stats.pieces()? {
+        expect!(!piece.mapped || piece.exits == 0, "exits from a mapped part of a BAR: {piece:?}");
+    }
+    // The drive's registers and doorbells, and all of the NIC's registers.
+    for (slot, bar, size) in [("0:8:0", 0, 0x2000), ("0:8:1", 0, 0x20000)] {
+        let mapped: u64 =
+            stats.bar(slot, bar)?.iter().filter(|piece| piece.mapped).map(|piece| piece.size).sum();
+        expect!(mapped >= size, "only {mapped:#x} bytes of BAR {bar} at slot {slot} are mapped");
+    }
+    machine.power_off()
+}
+
+/// How a guest ends, and what slotpass makes of it.
+pub fn exit_codes(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let kernel = scenario.file_for_machine("exit.elf", guest::EXIT)?;
+    let mut machine = Machine::boot(&Plan::new(iommu), scenario)?;
+    for (name, words, code) in
+        [("power-off", "poweroff", 0), ("exit port", "code=21", 43), ("two resets", "reset=2", 0)]
+    {
+        let report = machine.run(name, &GuestRun::bare_metal(&kernel, words))?;
+        report.expect_code(code)?;
+    }
+    let report = machine
+        .run("a reset with --no-reboot", &GuestRun::bare_metal(&kernel, "reset").flag("--no-reboot"))?;
+    report.expect_code(0)?;
+    let report =
+        machine.run("two vCPUs", &GuestRun::bare_metal(&kernel, "vcpus poweroff").option("--cpus", "2"))?;
+    report.expect_code(0)?;
+    report.expect_serial_line("ok vcpus 2")?;
+    machine.expect_nothing_left()?;
+    machine.power_off()
+}
