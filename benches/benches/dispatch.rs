@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::machine::{CONFIG_ADDRESS, CONFIG_DATA, Machine};
+use benches::machine::{CONFIG_ADDRESS, CONFIG_DATA, Machine, core};
 use benches::{FUNCTIONS, Shuffled};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use devices::pci::topology::Topology;
@@ -107,6 +107,10 @@ fn config_read(c: &mut Criterion) {
     /// Device control and status of the PCI Express capability: the host is asked.
     const LIVE: u8 = 0x88;
 
+    for (register, live) in [(SHADOWED, false), (LIVE, true)] {
+        let read = core().read_config(u16::from(register), 4, |_, _| false);
+        assert_eq!(read.live != 0, live, "register {register:#x}");
+    }
     let mut group = c.benchmark_group("config read");
     let mut machine = Machine::new();
     let mut data = [0; 4];

@@ -1,21 +1,10 @@
 //! What the core does for a write of the guest's, and what becomes of it in a VMM whose calls cost nothing.
-#![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 
-use benches::machine::Machine;
+use benches::machine::{Machine, core};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use passthru::function::{Function, Shape};
-use passthru::host::HostFunction;
-use passthru::host::simulated::SimulatedFunction;
 use passthru::pci::registers::{BAR0, COMMAND};
-
-/// The core of the simulated function, and it alone.
-fn core() -> Function {
-    let ports = std::sync::Arc::new(benches::ports::CountingPorts::default()).ports();
-    let host = SimulatedFunction::new("demo", "0:8:0".parse().unwrap(), ports).unwrap();
-    Function::new(host.description(), host.report(), Shape::default()).unwrap().0
-}
 
 fn bar_write(c: &mut Criterion) {
     let mut group = c.benchmark_group("core");
@@ -77,6 +66,7 @@ fn msix_table_write(c: &mut Criterion) {
     });
     assert!(machine.ports.attaches.get() > attached, "each unmask attaches again");
     let commits = machine.ports.commits.get();
+    let mut data = 0;
     group.bench_function("armed vector, new message", |b| {
         b.iter(|| {
             data ^= 1;

@@ -6,7 +6,8 @@ use devices::pci::cf8::{self, Cf8};
 use devices::pci::ecam::{self, Ecam};
 use devices::pci::topology::Topology;
 use passthru::attached::Attached;
-use passthru::function::Shape;
+use passthru::function::{Function, Shape};
+use passthru::host::HostFunction;
 use passthru::host::simulated::SimulatedFunction;
 use passthru::pci::registers::{COMMAND, COMMAND_BUS_MASTER, COMMAND_IO, COMMAND_MEMORY};
 use passthru::pci::{Slot, Space};
@@ -28,6 +29,13 @@ pub const MEMORY: u64 = 0xc000_0000;
 pub const MSIX_TABLE: u64 = MEMORY + 0x10_0000;
 /// The simulated function's MSI-X capability.
 const MSIX_CAPABILITY: u64 = 0x70;
+
+/// The core of the simulated function, and it alone.
+pub fn core() -> Function {
+    let ports = Arc::new(CountingPorts::default()).ports();
+    let host = SimulatedFunction::new("demo", Slot::from_requester_id(0x40), ports).unwrap();
+    Function::new(host.description(), host.report(), Shape::default()).unwrap().0
+}
 
 /// The simulated function at 0:8:0, its BARs placed and decoding.
 pub struct Machine {

@@ -17,8 +17,7 @@ use std::sync::Arc;
 
 use crate::ports::{MsiMessage, PortError};
 
-/// BARs of a type 0 header.
-pub const BARS: usize = 6;
+pub use crate::pci::bar::COUNT as BARS;
 
 /// What a function is, as its host finds it when it is opened.
 #[derive(Clone, Debug, Default)]

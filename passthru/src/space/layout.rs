@@ -63,6 +63,8 @@ pub struct Changes {
 pub struct Layout {
     windows: BTreeMap<OwnerId, Arc<Windows>>,
     placed: BTreeMap<(Space, u64), Placed>,
+    /// Where in `placed` each BAR is.
+    answering: BTreeMap<(OwnerId, u8), (Space, u64)>,
     /// In the order in which they were made.
     waiting: Vec<Placed>,
 }
@@ -78,8 +80,9 @@ impl Layout {
         self.windows.remove(&owner);
         self.waiting.retain(|p| p.owner != owner);
         let mut changes = Changes::default();
-        let keys: Vec<_> = self.placed.iter().filter(|(_, p)| p.owner == owner).map(|(k, _)| *k).collect();
-        changes.remove.extend(keys.iter().filter_map(|key| self.placed.remove(key)));
+        let bars: Vec<u8> =
+            self.answering.range((owner, 0)..=(owner, u8::MAX)).map(|((_, bar), _)| *bar).collect();
+        changes.remove.extend(bars.into_iter().filter_map(|bar| self.take(owner, bar)));
         self.place_waiting(&mut changes);
         changes
     }
@@ -89,9 +92,7 @@ impl Layout {
         let mut changes = Changes::default();
         for change in moves {
             self.waiting.retain(|p| (p.owner, p.bar) != (owner, change.bar));
-            let key =
-                self.placed.iter().find(|(_, p)| (p.owner, p.bar) == (owner, change.bar)).map(|(k, _)| *k);
-            changes.remove.extend(key.and_then(|key| self.placed.remove(&key)));
+            changes.remove.extend(self.take(owner, change.bar));
         }
         for change in moves {
             let Some(base) = change.base else { continue };
@@ -104,13 +105,20 @@ impl Layout {
         changes
     }
 
+    fn take(&mut self, owner: OwnerId, bar: u8) -> Option<Placed> {
+        let key = self.answering.remove(&(owner, bar))?;
+        self.placed.remove(&key)
+    }
+
     fn place_waiting(&mut self, changes: &mut Changes) {
         let waiting = std::mem::take(&mut self.waiting);
         for placed in waiting {
             let inside =
                 self.windows.get(&placed.owner).is_some_and(|w| w.contains(placed.space, &placed.range));
             if inside && self.is_free(placed.space, &placed.range) {
-                self.placed.insert((placed.space, placed.range.start), placed.clone());
+                let key = (placed.space, placed.range.start);
+                self.answering.insert((placed.owner, placed.bar), key);
+                self.placed.insert(key, placed.clone());
                 changes.add.push(placed);
             } else {
                 self.waiting.push(placed);

@@ -33,10 +33,10 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// Guest memory [default: 512M]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<RamSize>,
     /// Processors, 1 to 254 [default: 1]
-    #[arg(long, value_name = "N", value_parser = cpus)]
+    #[arg(long, value_name = "N", value_parser = cpus, allow_hyphen_values = true)]
     cpus: Option<u32>,
     /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, or sim:NAME
     #[arg(long = "slot", value_name = "B:D:F=DEVICE")]

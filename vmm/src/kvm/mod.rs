@@ -48,6 +48,7 @@ fn open_hint(source: &io::Error) -> &'static str {
              firmware (in a virtual machine: nested virtualization in its host)"
         }
         Some(libc::EACCES | libc::EPERM) => "; run as root or as a member of group kvm",
+        Some(libc::ENOTTY | libc::EINVAL) => "; this file is not KVM's device",
         _ => "",
     }
 }
@@ -70,6 +71,9 @@ impl Vm {
     pub fn new() -> Result<Vm, KvmError> {
         let kvm = Kvm::new().map_err(|error| KvmError::Open { source: error.into() })?;
         let version = kvm.get_api_version();
+        if version < 0 {
+            return Err(KvmError::Open { source: io::Error::last_os_error() });
+        }
         if version != API_VERSION {
             return Err(KvmError::ApiVersion(version));
         }

@@ -13,8 +13,8 @@ use crate::control::{Control, Stop};
 
 /// Bytes read at once; what the serial port does not take at once waits here.
 const MOST: usize = 64;
-/// Bytes that wait when they are typed: a person goes on typing, and what goes beyond is lost, as on a real line.
-const MOST_TYPED: usize = 4096;
+/// Bytes that wait when they are typed or pasted: a person goes on typing, and what goes beyond is lost, as on a real line.
+const MOST_TYPED: usize = 64 << 10;
 
 /// Moves input to the serial port, and waits while that has no room.
 pub struct SerialConsole {
