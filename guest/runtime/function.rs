@@ -96,6 +96,21 @@ impl Function {
         bars
     }
 
+    /// Puts a 64-bit memory BAR somewhere else, with decode off meanwhile.
+    pub fn move_bar(&self, index: u8, address: u64) -> Check {
+        match self.bars().get(usize::from(index)) {
+            Some(Some(bar)) if bar.kind.is_pair() => {}
+            _ => fail!("BAR{index} is not a 64-bit memory BAR"),
+        }
+        let register = 0x10 + 4 * u16::from(index);
+        let command = self.read16(COMMAND);
+        self.write16(COMMAND, command & !DECODE_MEMORY);
+        self.write32(register, address as u32);
+        self.write32(register + 4, (address >> 32) as u32);
+        self.write16(COMMAND, command);
+        Ok(())
+    }
+
     /// The memory BAR, mapped. Decode must be on for it to answer.
     pub fn memory_bar(&self, index: u8) -> Check<Window> {
         match self.bars()[usize::from(index)] {

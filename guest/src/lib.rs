@@ -32,8 +32,8 @@ pub const DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.elf"));
 /// * `edu=B:D:F`: registers, factorial, DMA both ways (buffers below 256 MiB), MSI.
 /// * `testdev=B:D:F`: pci-testdev's tests by memory and by port.
 /// * `ivshmem=B:D:F`: writes a pattern to BAR2 of ivshmem-plain and reads it back: [`pattern::word`] with `seed=N` (by
-///   default 1) at each of [`pattern::offsets`] with `step=N` (bytes, by default 65536), little endian. Prints the
-///   [`pattern::Checksum`] of those words in order.
+///   default 1) at each of [`pattern::offsets`] with `step=N` (bytes, by default 65536), little endian. With
+///   `at=ADDRESS` the BAR is moved there first. Prints the [`pattern::Checksum`] of those words in order.
 /// * `poweroff`: power off by ACPI at the end, if nothing failed.
 ///
 /// Prints `ok edu 0:8:2 ...` or `FAIL edu 0:8:2 ...` for each. Ends with 0 at the exit port if all passed, 1 if one

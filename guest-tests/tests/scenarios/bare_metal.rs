@@ -69,6 +69,32 @@ pub fn further_functions(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fa
     machine.power_off()
 }
 
+/// A guest moves a BAR to where an IOMMU of 39 bits does not reach: then other functions cannot reach it by DMA, which is
+/// a note in the log, and everything else works.
+pub fn moved_bar(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    const AT: &str = "0x8000000000";
+    let shared = scenario.blank_image("shared.img", IVSHMEM_MIB)?;
+    let kernel = scenario.file_for_machine("devices.elf", guest::DEVICES)?;
+    let mut plan = Plan::new(iommu);
+    let ivshmem = plan.ivshmem("8.0", &shared, IVSHMEM_MIB);
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&ivshmem])?;
+    let run = GuestRun::bare_metal(&kernel, &format!("ivshmem=0:10:0 at={AT} seed=3 step=4096 poweroff"))
+        .slot("0:10:0", &ivshmem)
+        .flag("-v");
+    let report = machine.run("a guest that moves a BAR", &run)?;
+    report.expect_code(0)?;
+    let line = report.expect_serial_start("ok ivshmem 0:10:0 ")?;
+    expect!(line.contains(AT), "the BAR is not at {AT}: {line}");
+    expect_pattern(&shared, 3, 4096)?;
+    let noted = report.messages().contains("peer-to-peer");
+    let refused = iommu == Iommu::Intel39;
+    expect!(noted == refused, "of peer-to-peer DMA the log says: {}", report.messages());
+    machine.expect_nothing_left()?;
+    machine.power_off()
+}
+
 /// What can be mapped is mapped, and then accesses do not leave the guest.
 pub fn mapped_bars_take_no_exit(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let image = scenario.blank_image("nvme.img", 64)?;

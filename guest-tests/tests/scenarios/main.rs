@@ -55,6 +55,7 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "guest_reset", &[Intel48], linux::guest_reset),
     entry(Default, "killed_in_mid_io", &[Intel48, Amd], linux::killed_in_mid_io),
     entry(Default, "further_functions", &[Intel48, Intel39, Amd], bare_metal::further_functions),
+    entry(Default, "moved_bar", &[Intel48, Intel39, Amd], bare_metal::moved_bar),
     entry(Default, "mapped_bars_take_no_exit", &[Intel48], bare_metal::mapped_bars_take_no_exit),
     entry(Default, "exit_codes", &[Intel48], bare_metal::exit_codes),
     entry(Default, "bus_three", &[Intel48, Amd], slots::bus_three),

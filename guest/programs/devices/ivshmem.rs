@@ -12,6 +12,9 @@ const SEED: u64 = 1;
 
 pub fn check(boot: &Boot, function: &Function) -> Check<Text> {
     function.expect_id(0x1af4, 0x1110)?;
+    if let Some(address) = boot.command_line.number("at") {
+        function.move_bar(2, address)?;
+    }
     let Some(bar) = function.bars()[2] else { fail!("no BAR2") };
     ensure!(bar.kind == Kind::Memory64 { prefetchable: true }, "BAR2 is {}", bar.kind);
     let step = boot.command_line.number("step").unwrap_or(STEP);

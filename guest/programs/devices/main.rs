@@ -32,7 +32,7 @@ fn main(boot: &Boot) -> Outcome {
                 continue;
             }
             // Read by ivshmem.
-            "step" | "seed" => continue,
+            "step" | "seed" | "at" => continue,
             _ => {
                 println!("FAIL unknown word {name}={value}");
                 return Outcome::Exit(UNKNOWN_WORD);
