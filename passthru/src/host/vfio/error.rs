@@ -28,7 +28,7 @@ pub enum OpenError {
         address: HostAddress,
     },
     /// Held by a driver of the host, or by none.
-    #[error("{address}: it is {}, not bound to vfio-pci; release it with: {}", held(.driver), bind_command(*.address))]
+    #[error("{address}: it is {}, not bound to vfio-pci; release it with: {}", held(.driver), bind_command(*.address, .driver.is_some()))]
     NotBound {
         /// The function.
         address: HostAddress,
@@ -131,13 +131,11 @@ fn held(driver: &Option<String>) -> impl fmt::Display {
     }
 }
 
-/// What binds a function to vfio-pci by hand.
-pub fn bind_command(address: HostAddress) -> String {
-    format!(
-        "echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; \
-         echo {address} > /sys/bus/pci/devices/{address}/driver/unbind; \
-         echo {address} > /sys/bus/pci/drivers_probe"
-    )
+/// What binds a function to vfio-pci by hand, when a driver has it or when none has.
+pub fn bind_command(address: HostAddress, is_held: bool) -> String {
+    let device = format!("/sys/bus/pci/devices/{address}");
+    let unbind = if is_held { format!("echo {address} > {device}/driver/unbind; ") } else { String::new() };
+    format!("echo vfio-pci > {device}/driver_override; {unbind}echo {address} > /sys/bus/pci/drivers_probe")
 }
 
 fn offenders(members: &[Member]) -> impl fmt::Display {
@@ -146,7 +144,11 @@ fn offenders(members: &[Member]) -> impl fmt::Display {
     }
     let one = |m: &Member| {
         let driver = m.driver.as_deref().unwrap_or("no driver");
-        format!("{} is bound to {driver}; release it with: {}", m.address, bind_command(m.address))
+        format!(
+            "{} is bound to {driver}; release it with: {}",
+            m.address,
+            bind_command(m.address, m.driver.is_some())
+        )
     };
     members.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -155,7 +157,7 @@ fn open_hint(source: &io::Error, address: HostAddress) -> String {
     match source.raw_os_error() {
         Some(libc::EBUSY) => "; another process holds the group: another VM with this function?".to_owned(),
         Some(libc::EACCES | libc::EPERM) => "; run as root or give this user the file (chown)".to_owned(),
-        Some(libc::ENOENT) => format!("; bind the function: {}", bind_command(address)),
+        Some(libc::ENOENT) => format!("; bind the function: {}", bind_command(address, true)),
         _ => String::new(),
     }
 }
