@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod attach;
+mod hostile_guest;
 mod kernel_delivered;
 mod vmm;
