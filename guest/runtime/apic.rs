@@ -6,6 +6,7 @@ use crate::window::Window;
 const BASE: u64 = 0xfee0_0000;
 const ID: u64 = 0x20;
 const TASK_PRIORITY: u64 = 0x80;
+const END_OF_INTERRUPT: u64 = 0xb0;
 const SPURIOUS_VECTOR: u64 = 0xf0;
 const COMMAND_LOW: u64 = 0x300;
 const COMMAND_HIGH: u64 = 0x310;
@@ -80,6 +81,10 @@ fn command(apic_id: u8, command: u32) {
     while apic.read32(COMMAND_LOW) & 1 << 12 != 0 {
         core::hint::spin_loop();
     }
+}
+
+pub(crate) fn end_of_interrupt() {
+    registers().write32(END_OF_INTERRUPT, 0);
 }
 
 /// An interrupt from this vCPU to another.

@@ -4,6 +4,7 @@ pub const POWER_MANAGEMENT: u8 = 0x01;
 pub const MSI: u8 = 0x05;
 pub const PCI_EXPRESS: u8 = 0x10;
 pub const MSIX: u8 = 0x11;
+pub const ADVANCED_FEATURES: u8 = 0x13;
 
 /// No more fit in 256 bytes, so a longer walk is a loop.
 const MOST: usize = 48;
@@ -40,7 +41,7 @@ pub fn name(id: u8) -> &'static str {
         PCI_EXPRESS => "PCI Express",
         MSIX => "MSI-X",
         0x12 => "SATA",
-        0x13 => "advanced features",
+        ADVANCED_FEATURES => "advanced features",
         _ => "other",
     }
 }

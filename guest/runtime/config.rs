@@ -108,6 +108,14 @@ impl Ecam {
     }
 }
 
+impl EcamConfig {
+    /// All 4 KiB, for accesses of any kind.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.0
+    }
+}
+
 impl ConfigSpace for EcamConfig {
     fn read8(&self, offset: u16) -> u8 {
         self.0.read8(u64::from(offset))

@@ -15,6 +15,8 @@ const PATIENCE: u64 = 1_000_000;
 
 /// What a vCPU is to run; 0 if nothing.
 static WORK: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+/// Address of what all of them run at once; 0 if nothing.
+static SHARED: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
 /// Local APIC id of each vCPU that has come up, plus 1.
 static STARTED: [AtomicU64; MOST] = [const { AtomicU64::new(0) }; MOST];
 
@@ -83,6 +85,26 @@ pub fn run(index: usize, work: fn()) -> bool {
     true
 }
 
+/// What [`on_all`] runs.
+type Shared<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// Runs `work` on the first `running` vCPUs at once, this one among them, each with its number; returns when all are
+/// done.
+pub fn on_all(running: usize, work: Shared<'_>) {
+    let others = || (1..running.min(MOST)).filter_map(|index| Some((index, apic_id(index)?)));
+    let address = (&raw const work) as usize;
+    for (index, id) in others() {
+        SHARED[index].store(address, Ordering::Release);
+        apic::send(id, interrupt::WAKE);
+    }
+    work(0);
+    for (index, _) in others() {
+        while SHARED[index].load(Ordering::Acquire) != 0 {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// The life of a further vCPU.
 pub(crate) fn serve(index: u32) -> ! {
     let index = index as usize;
@@ -90,6 +112,14 @@ pub(crate) fn serve(index: u32) -> ! {
     STARTED[index].store(u64::from(apic::id()) + 1, Ordering::Release);
     loop {
         let seen = interrupt::count(interrupt::WAKE);
+        let shared = SHARED[index].load(Ordering::Acquire) as *const Shared<'_>;
+        if !shared.is_null() {
+            // SAFETY: `on_all` waits for the store below, so what it stored the address of is there until then.
+            let work = unsafe { *shared };
+            work(index);
+            SHARED[index].store(0, Ordering::Release);
+            continue;
+        }
         let work = WORK[index].load(Ordering::Acquire);
         if work == 0 {
             interrupt::halt_while(interrupt::WAKE, seen);

@@ -14,7 +14,14 @@ pub const COMMAND: u16 = 0x04;
 pub const DECODE_IO: u16 = 1;
 pub const DECODE_MEMORY: u16 = 2;
 pub const BUS_MASTER: u16 = 4;
-const INTX_DISABLE: u16 = 1 << 10;
+pub const INTX_DISABLE: u16 = 1 << 10;
+
+pub const STATUS: u16 = 0x06;
+/// The function asserts INTx, whether the disable bit holds it back or not.
+pub const STATUS_INTX: u16 = 1 << 3;
+
+/// 1 to 4, or 0 if the function has no INTx.
+pub const INTERRUPT_PIN: u16 = 0x3d;
 
 /// Config accesses go by ECAM where there is one.
 pub struct Function {

@@ -1,13 +1,18 @@
 //! Interrupt vectors: counted and timed by `shim/vectors.s`, which also ends them.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::apic;
 use crate::call::{Call, call};
 use crate::time::Deadline;
 
-/// The first vector that is not an exception.
-pub const FIRST: u8 = 32;
+/// Vectors for level interrupts: after [`hold`], the program ends them itself, once their device is silent.
+pub const HELD: Range<u8> = 0x20..0x30;
+/// The first vector that is not an exception and never held.
+pub const FIRST: u8 = 0x30;
+/// Non-maskable interrupts are counted, and nothing else.
+pub const NON_MASKABLE: u8 = 2;
 /// The last one free for devices.
 pub const LAST: u8 = 0xef;
 /// The local APIC's timer, whose ticks end a halt.
@@ -24,6 +29,18 @@ struct Record {
 
 unsafe extern "C" {
     static vector_records: [Record; 256];
+    static hold_interrupts: AtomicU32;
+}
+
+/// Whether the vectors of [`HELD`] stay in service until [`end`].
+pub fn hold(on: bool) {
+    // SAFETY: defined by shim/vectors.s, which only reads it.
+    unsafe { &hold_interrupts }.store(u32::from(on), Ordering::Release);
+}
+
+/// Ends the interrupt that is in service at this vCPU; until then those of its class and below wait.
+pub fn end() {
+    apic::end_of_interrupt();
 }
 
 fn record(vector: u8) -> &'static Record {

@@ -16,6 +16,7 @@ pub mod cpus;
 mod exception;
 pub mod function;
 pub mod interrupt;
+pub mod io_apic;
 pub mod memory;
 pub mod msi;
 pub mod msix;

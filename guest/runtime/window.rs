@@ -1,5 +1,7 @@
 //! Physical memory outside the image: RAM that devices may write, BARs, tables of the firmware.
 
+use core::arch::asm;
+
 use crate::paging::{self, Caching};
 
 /// A range of physical memory, accessed with volatile reads and writes only. Offsets are checked; an access that
@@ -82,6 +84,61 @@ impl Window {
         let fits = offset.checked_add(length).is_some_and(|end| end <= self.length);
         assert!(fits, "access at {offset:#x}+{length} in a window of {:#x}", self.length);
         self.address + offset
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes, aligned or not, by one instruction.
+    ///
+    /// # Panics
+    /// If it is another number of bytes, or they are not inside the window.
+    #[must_use]
+    pub fn read_any(&self, offset: u64, bytes: u64) -> u64 {
+        let address = self.place(offset, bytes);
+        let value: u64;
+        // SAFETY: the window is mapped and holds no Rust object.
+        unsafe {
+            match bytes {
+                1 => {
+                    asm!("movzx {v:e}, byte ptr [{a}]", a = in(reg) address, v = out(reg) value, options(nostack))
+                }
+                2 => {
+                    asm!("movzx {v:e}, word ptr [{a}]", a = in(reg) address, v = out(reg) value, options(nostack))
+                }
+                4 => {
+                    asm!("mov {v:e}, dword ptr [{a}]", a = in(reg) address, v = out(reg) value, options(nostack))
+                }
+                8 => {
+                    asm!("mov {v}, qword ptr [{a}]", a = in(reg) address, v = out(reg) value, options(nostack))
+                }
+                _ => panic!("a read of {bytes} bytes"),
+            }
+        }
+        value
+    }
+
+    /// Writes the lower 1, 2, 4 or 8 bytes of a value, aligned or not, by one instruction.
+    ///
+    /// # Panics
+    /// As [`Window::read_any`].
+    pub fn write_any(&self, offset: u64, bytes: u64, value: u64) {
+        let address = self.place(offset, bytes);
+        // SAFETY: as for reads.
+        unsafe {
+            match bytes {
+                1 => {
+                    asm!("mov byte ptr [{a}], {v}", a = in(reg) address, v = in(reg_byte) value as u8, options(nostack))
+                }
+                2 => {
+                    asm!("mov word ptr [{a}], {v:x}", a = in(reg) address, v = in(reg) value as u16, options(nostack))
+                }
+                4 => {
+                    asm!("mov dword ptr [{a}], {v:e}", a = in(reg) address, v = in(reg) value as u32, options(nostack))
+                }
+                8 => {
+                    asm!("mov qword ptr [{a}], {v}", a = in(reg) address, v = in(reg) value, options(nostack))
+                }
+                _ => panic!("a write of {bytes} bytes"),
+            }
+        }
     }
 
     window_access!(read8, write8, u8);

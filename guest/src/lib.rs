@@ -34,6 +34,14 @@ pub const DEMO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo.elf"));
 /// * `ivshmem=B:D:F`: writes a pattern to BAR2 of ivshmem-plain and reads it back: [`pattern::word`] with `seed=N` (by
 ///   default 1) at each of [`pattern::offsets`] with `step=N` (bytes, by default 65536), little endian. With
 ///   `at=ADDRESS` the BAR is moved there first. Prints the [`pattern::Checksum`] of those words in order.
+/// * `doorbell=B:D:F`: ivshmem-doorbell with a peer on the host, which rings each vector until the guest rings it at the
+///   same one. The peer's id is 1, or `peer=ID`.
+/// * `intx=B:D:F`: level interrupts of an edu by the I/O APIC: alone, held back by the INTx disable bit, in turns with MSI.
+///   The GSI is as slotpass wires it, or `gsi=N`.
+/// * `shares=B:D:F,B:D:F`: two edus whose INTx pins are on one GSI, as those of devices eight apart are.
+/// * `flr=B:D:F`: any function that resets itself (FLR or AF-FLR): all-ones while it does, its registers as after power-on
+///   then.
+/// * `power=B:D:F`: any function with power management: to D3hot and back.
 /// * `poweroff`: power off by ACPI at the end, if nothing failed.
 ///
 /// Prints `ok edu 0:8:2 ...` or `FAIL edu 0:8:2 ...` for each. Ends with 0 at the exit port if all passed, 1 if one
@@ -58,6 +66,41 @@ pub const DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/devices.elf
 /// 2 at the exit port if a word means nothing.
 pub const EXIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exit.elf"));
 
+/// Attacks what it was given: from all vCPUs at once it writes random values, of every width, to the configuration space of
+/// all functions by CF8/CFC and ECAM, to their BARs, to what is in these, and to slots without a function.
+///
+/// * `accesses=N`: of all vCPUs together, by default 300000.
+/// * `seed=S`: the same seed gives each vCPU the same accesses; by default 1.
+/// * `resets=R`: at most so many for each million of accesses put a function into D3hot or reset it; by default 200.
+/// * `bars=P`: per cent of the accesses that go to memory BARs, by default 80 and at most 99.
+/// * `guard=MIB`: memory that must stay as it is, by default 16; BARs are put on top of it.
+/// * `last-bus=N`: functions are looked for on buses 0 to N, by default 8.
+/// * `dma`: bus mastering may go on, so devices write to random memory. This may be the guest's own end.
+/// * `cpus=N`: as for [`DEMO`].
+///
+/// It keeps from what would end itself and not the hypervisor: messages that are SMI, NMI, INIT or an exception's vector,
+/// bus mastering, other bus numbers behind bridges, and of QEMU's edu the DMA engine.
+///
+/// At the end every function must be there with its id and take its BARs back, and the guard must be untouched. Prints
+/// `target SLOT ID` for each function and `ok hostile accesses N resets R interrupts I`, and powers off. Otherwise a line
+/// that begins with `FAIL`, and 1 at the exit port; 2 if a word means nothing.
+pub const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.elf"));
+
+/// Uses all MSI-X vectors of an NVMe drive or of slotpass' simulated function, and sees that each interrupt comes exactly
+/// once.
+///
+/// Words: `slot=B:D:F` (by default `0:8:0`), `vectors=N` (of the function's, 2 to 2048, by default all), `some` (vectors
+/// that never come are counted, and are no failure), `twice=N` (up to N vectors of a step may come twice, by default none;
+/// each is printed), and steps, in that order:
+///
+/// * `at-once`: all entries are written under the function mask, which is then taken away.
+/// * `one-by-one`: entries are unmasked one after the other.
+/// * `pending`: vectors that fire while they are masked show in the pending bits, and come once when unmasked.
+///
+/// Prints `ok at-once 2048 vectors, delivered 2048`, or likewise, and powers off; otherwise a line that begins with `FAIL`,
+/// and 1 at the exit port, or 2 if a word means nothing.
+pub const VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.elf"));
+
 /// What the guests write to memory, for hosts that look at it too. The guests are compiled from the same file.
 #[path = "../runtime/pattern.rs"]
 pub mod pattern;
@@ -79,6 +122,14 @@ pub mod sleep_type;
 #[path = "../runtime/slot.rs"]
 pub mod slot;
 
+// And those parts of the programs.
+#[cfg(test)]
+#[path = "../programs/hostile/budget.rs"]
+pub mod budget;
+#[cfg(test)]
+#[path = "../programs/hostile/message.rs"]
+pub mod message;
+
 // Never compiled here; this is how `cargo fmt` comes to the sources that build.rs compiles.
 #[cfg(any())]
 #[path = "../programs/demo/main.rs"]
@@ -90,5 +141,11 @@ mod devices;
 #[path = "../programs/exit/main.rs"]
 mod exit;
 #[cfg(any())]
+#[path = "../programs/hostile/main.rs"]
+mod hostile;
+#[cfg(any())]
 #[path = "../runtime/lib.rs"]
 mod runtime;
+#[cfg(any())]
+#[path = "../programs/vectors/main.rs"]
+mod vectors;

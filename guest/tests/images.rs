@@ -33,7 +33,13 @@ fn headers(image: &[u8], kind: u32) -> Vec<u64> {
 
 #[test]
 fn each_image_is_an_elf_with_a_pvh_entry() {
-    for (name, image) in [("demo", guest::DEMO), ("devices", guest::DEVICES), ("exit", guest::EXIT)] {
+    for (name, image) in [
+        ("demo", guest::DEMO),
+        ("devices", guest::DEVICES),
+        ("exit", guest::EXIT),
+        ("hostile", guest::HOSTILE),
+        ("vectors", guest::VECTORS),
+    ] {
         assert_eq!(image[..6], *b"\x7fELF\x02\x01", "{name}: 64 bits, little endian");
         assert_eq!(u16_at(image, 16), 2, "{name}: an executable at fixed addresses");
         assert_eq!(u16_at(image, 18), 62, "{name}: x86-64");

@@ -26,6 +26,13 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
 }
 
+/// An empty disk image of this test's own.
+fn blank(name: &str) -> PathBuf {
+    let path = file(name);
+    fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    path
+}
+
 /// Boots the image; `test` names its file; `input` is sent once the guest has said `ready`. `None` if there is no
 /// QEMU.
 fn boot(test: &str, image: &[u8], command_line: &str, more: &[&str], input: &[u8]) -> Option<Run> {
@@ -188,6 +195,60 @@ fn devices_are_driven() {
     }
     let line = format!("checksum {:#018x}\n", checksum.value());
     assert!(run.serial.contains(&line), "{line:?} in {:?}", run.serial);
+}
+
+/// QEMU's q35 has pin A of devices 8 and 12 on GSI 20. It resets a function in no time.
+#[test]
+fn level_interrupts_resets_and_power_states() {
+    let image = blank("resets.img");
+    let drive = format!("id=d,if=none,format=raw,file={}", image.display());
+    let run = boot(
+        "levels",
+        guest::DEVICES,
+        "intx=8 shares=8,12 edu=12 flr=9 power=9 gsi=20 poweroff",
+        &[
+            "-device",
+            "edu,addr=8",
+            "-device",
+            "edu,addr=c",
+            "-drive",
+            &drive,
+            "-device",
+            "nvme,drive=d,serial=d,addr=9",
+        ],
+        b"",
+    );
+    fs::remove_file(image).unwrap();
+    let Some(run) = run else { return };
+    assert_eq!(run.code, Some(0), "{}", run.serial);
+    for start in
+        ["ok intx 8 gsi 20, ", "ok shares 8,12 gsi 20, 200 ", "ok edu 12 ", "ok flr 9 FLR", "ok power 9 "]
+    {
+        assert!(run.serial.lines().any(|line| line.starts_with(start)), "{start:?} in {:?}", run.serial);
+    }
+}
+
+#[test]
+fn a_drive_raises_2048_vectors() {
+    let image = blank("vectors.img");
+    let drive = format!("id=d,if=none,format=raw,file={}", image.display());
+    let run = boot(
+        "vectors_2048",
+        guest::VECTORS,
+        "at-once one-by-one pending",
+        &["-drive", &drive, "-device", "nvme,drive=d,serial=d,addr=8,msix_qsize=2048"],
+        b"",
+    );
+    fs::remove_file(image).unwrap();
+    let Some(run) = run else { return };
+    assert_eq!(run.code, Some(0), "{}", run.serial);
+    for line in [
+        "ok at-once 2048 vectors, delivered 2048\n",
+        "ok one-by-one 2048 vectors, delivered 2048\n",
+        "ok pending vectors 1, 1024 and 2047: ",
+    ] {
+        assert!(run.serial.contains(line), "{line:?} in {:?}", run.serial);
+    }
 }
 
 #[test]

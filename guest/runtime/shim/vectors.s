@@ -1,5 +1,7 @@
 # One stub of 32 bytes per vector. An interrupt's stub notes the time first, then counts, so that whoever sees the
 # count also sees the time. Few instructions: on some hypervisors each takes a microsecond here.
+#
+# Handlers do not nest: interrupts are off until iretq. An NMI may come in the middle of one and only counts.
 
 .section .vectors, "ax"
 .code64
@@ -10,6 +12,10 @@ vector_stubs:
     .balign 32
     .if vector == 3
     jmpq *calls(, %rax, 8)          # calls.s
+    .endif
+    .if vector == 2
+    lock incq vector_records + vector * 16(%rip)
+    iretq
     .endif
     .if (vector != 8) && (vector != 10) && (vector != 11) && (vector != 12) && (vector != 13) && (vector != 14) && (vector != 17) && (vector != 21) && (vector != 29) && (vector != 30)
     pushq $0                        # the others push an error code themselves
@@ -26,21 +32,30 @@ vector_stubs:
     movl %eax, vector_records + vector * 16 + 8(%rip)
     movl %edx, vector_records + vector * 16 + 12(%rip)
     lock incq vector_records + vector * 16(%rip)
+    .if vector < 0x30               # interrupt.rs: HELD
+    jmp held_interrupt
+    .else
     jmp end_of_interrupt
+    .endif
     .set vector, vector + 1
 .endr
-    .balign 32                      # 255, spurious: takes no end of interrupt
+    .balign 32                      # 255, spurious: an end of interrupt does no harm then, since no other is in service;
+    pushq %rax                      # and devices may be told to send this vector
+    pushq %rdx
     lock incq vector_records + 255 * 16(%rip)
-    iretq
+    jmp end_of_interrupt
     .balign 32
 .global vector_stubs_end
 vector_stubs_end:
 
+held_interrupt:
+    cmpl $0, hold_interrupts(%rip)
+    jne 1f
 end_of_interrupt:
     movl $0xfee000b0, %edx
     xorl %eax, %eax
     movl %eax, (%rdx)
-    popq %rdx
+1:  popq %rdx
     popq %rax
     iretq
 
@@ -74,5 +89,9 @@ exception:
 .global vector_records
 vector_records:                     # per vector: count, time stamp of the last one
     .skip 256 * 16
+.global hold_interrupts
+hold_interrupts:
+    .long 0
+    .balign 8
 exception_record:                   # vector, error code, rip, cs, rsp, cr2, busy
     .skip 56
