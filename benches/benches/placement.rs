@@ -39,7 +39,7 @@ fn plan(c: &mut Criterion) {
         let (functions, available) = (functions(number), available());
         // With 1024 functions not all 64-bit BARs fit below 4 GiB, so that several plans are tried.
         group.bench_function(BenchmarkId::from_parameter(number), |b| {
-            b.iter(|| windows::plan(black_box(&functions), &available).unwrap());
+            b.iter(|| windows::plan(black_box(&functions), &[], &available).unwrap());
         });
     }
     group.finish();

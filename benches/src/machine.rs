@@ -5,7 +5,7 @@ use std::sync::Arc;
 use devices::pci::cf8::{self, Cf8};
 use devices::pci::ecam::{self, Ecam};
 use devices::pci::topology::Topology;
-use passthru::attached::Attached;
+use passthru::attached::{Attached, Fresh};
 use passthru::function::{Function, Shape};
 use passthru::host::HostFunction;
 use passthru::host::simulated::SimulatedFunction;
@@ -55,7 +55,9 @@ impl Machine {
         let host = Arc::new(SimulatedFunction::new("demo", slot, ports.ports()).unwrap());
         let space = Arc::new(AddressSpace::new(ports.clone()));
         let windows = Windows { memory: vec![MEMORY..ECAM], io: vec![0x1000..0x1_0000] };
-        let function = Attached::new(host, slot, Shape::default(), space, Arc::new(windows)).unwrap();
+        let function =
+            Attached::new(Fresh::one(host).unwrap(), slot, Shape::default(), space, Arc::new(windows))
+                .unwrap();
         for (bar, address) in [(0, MEMORY), (1, 0x1000), (2, MEMORY + 0x20_0000), (4, MSIX_TABLE)] {
             function.assign(bar, address);
         }

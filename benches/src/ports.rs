@@ -107,7 +107,7 @@ impl InterruptPort for CountingPorts {
         Ok(true)
     }
 
-    fn set_line(&self, _: Gsi, _: bool) -> Result<(), PortError> {
+    fn set_line(&self, _: Gsi, _: Slot, _: bool) -> Result<(), PortError> {
         Ok(())
     }
 

@@ -118,7 +118,7 @@ proptest! {
         for (at, byte) in (offset..=u64::MAX).zip(&data) {
             let slot = devices::pci::ecam::decode(at).map(|(slot, _)| slot);
             let strict = slot.is_some_and(|slot| {
-                slot.requester_id() != 0 && topology().get(slot).is_some()
+                slot.requester_id() != 0 && topology().routes().get(slot).is_some()
             });
             prop_assert_eq!(*byte == 0x5a, strict, "{:#x}", at);
         }

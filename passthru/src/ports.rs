@@ -218,8 +218,9 @@ pub trait InterruptPort: Send + Sync {
         trigger: BorrowedFd<'_>,
         resample: BorrowedFd<'_>,
     ) -> Result<bool, PortError>;
-    /// Raises or lowers a line, for a hypervisor whose [`InterruptPort::attach_line`] cannot.
-    fn set_line(&self, gsi: Gsi, raised: bool) -> Result<(), PortError>;
+    /// The function at `slot` raises or lowers a line, for a hypervisor whose [`InterruptPort::attach_line`] cannot. The
+    /// line is up while any of those that share it raises it.
+    fn set_line(&self, gsi: Gsi, slot: Slot, raised: bool) -> Result<(), PortError>;
     /// Undoes [`InterruptPort::attach_line`].
     fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError>;
 }
@@ -250,8 +251,8 @@ pub trait EventPort: Send + Sync {
         event: BorrowedFd<'_>,
     ) -> Result<(), PortError>;
     /// Calls `ready` on the VMM's event loop whenever the descriptor is readable, until it is no longer watched.
-    /// `ready` reads the descriptor empty. It takes no lock and does not call [`EventPort::unwatch`], which waits for it
-    /// and may be called under any lock.
+    /// `ready` reads the descriptor empty. It does not call [`EventPort::unwatch`], which waits for it, and takes no lock
+    /// under which the descriptor's watch begins or ends.
     fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError>;
     /// Ends a watch. When it returns, `ready` neither runs nor will run.
     fn unwatch(&self, watch: WatchId);

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use devices::PortDevice;
@@ -14,6 +15,8 @@ use devices::pci::ecam::{self, Ecam};
 use parking_lot::Mutex;
 use passthru::pci::{Slot, Space};
 use passthru::ports::{BarAccess, Trap};
+
+use crate::page_times::PageTimes;
 
 /// Who answers a range of addresses.
 #[derive(Clone)]
@@ -190,6 +193,7 @@ impl Bus {
             last: Default::default(),
             configured: 0,
             counts: Counts::default(),
+            times: None,
         }
     }
 
@@ -209,7 +213,8 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, is_read: bool) {
+    /// Adds an access.
+    pub fn add(&mut self, is_read: bool) {
         if is_read { self.reads += 1 } else { self.writes += 1 }
     }
 
@@ -281,6 +286,8 @@ pub struct View {
     configured: usize,
     /// What this vCPU accessed.
     pub counts: Counts,
+    /// How long answering took, by trapped page; nothing unless it is asked for.
+    pub times: Option<Box<PageTimes>>,
 }
 
 /// Bytes that are read or written.
@@ -290,6 +297,16 @@ enum Data<'a> {
 }
 
 impl View {
+    /// The same view, which from now on takes the time of accesses to trapped pages.
+    pub fn timed(self) -> View {
+        View { times: Some(Box::default()), ..self }
+    }
+
+    /// Lets go of those who answered earlier and do no longer: otherwise the next access does.
+    pub fn reload(&mut self) {
+        self.table.load();
+    }
+
     /// Reads; all-ones where nobody answers.
     #[inline]
     pub fn read(&mut self, space: Space, address: u64, data: &mut [u8]) {
@@ -303,7 +320,7 @@ impl View {
     }
 
     fn access(&mut self, space: Space, address: u64, data: Data<'_>) {
-        let View { table, last, configured, counts } = self;
+        let View { table, last, configured, counts, times } = self;
         let table = table.load();
         let entries = table.of(space);
         // A guest reads most of a function's registers before it goes on to another one.
@@ -346,11 +363,15 @@ impl View {
         counts.region(entry.region, is_read);
         let at = address - entry.range.start;
         match (&entry.target, data) {
-            (Target::Bar { access, bar, offset }, Data::Read(data)) => {
-                access.bar_read(*bar, offset + at, data)
-            }
-            (Target::Bar { access, bar, offset }, Data::Write(data)) => {
-                access.bar_write(*bar, offset + at, data);
+            (Target::Bar { access, bar, offset }, data) => {
+                let started = times.is_some().then(Instant::now);
+                match data {
+                    Data::Read(data) => access.bar_read(*bar, offset + at, data),
+                    Data::Write(data) => access.bar_write(*bar, offset + at, data),
+                }
+                if let (Some(times), Some(started)) = (times, started) {
+                    times.add(entry.region, at, is_read, started.elapsed());
+                }
             }
             (Target::Ports(device), Data::Read(data)) => device.read(at as u16, data),
             (Target::Ports(device), Data::Write(data)) => device.write(at as u16, data),
@@ -423,6 +444,40 @@ mod tests {
         let slot = Slot::from_requester_id(0x40);
         assert_eq!(bus.regions()[0], Region::Bar { slot, bar: 4, offset: 0x8000 });
         assert_eq!(view.counts.regions[0], Count { reads: 1, writes: 1 });
+    }
+
+    #[test]
+    fn only_a_timed_view_takes_times_by_page_of_what_is_trapped() {
+        let bus = Bus::new();
+        let target = Arc::new(Bar(Mutex::default()));
+        bus.trap(&[], &[trap(&target, 0x1_0000, 1, 0), trap(&target, 0x2_0000, 4, 0x8000)]).unwrap();
+        let (mut plain, mut timed) = (bus.view(), bus.view().timed());
+        for view in [&mut plain, &mut timed] {
+            view.write(Space::Memory, 0x2_0ff8, &[1]);
+            view.read(Space::Memory, 0x2_0ff8, &mut [0; 8]);
+            view.read(Space::Memory, 0x3_0000, &mut [0; 8]);
+        }
+        assert!(plain.times.is_none());
+        let times = timed.times.unwrap();
+        assert!(times.of_region(0).is_empty());
+        let [(page, took)] = times.of_region(1)[..] else { panic!("one page") };
+        assert_eq!((page.number, took.count()), (Some(0), Count { reads: 1, writes: 1 }));
+        assert!(took.sum() >= took.most() && took.most() >= took.least());
+    }
+
+    #[test]
+    fn a_view_holds_what_it_saw_last_until_it_looks_again() {
+        let bus = Bus::new();
+        let mut view = bus.view();
+        let target = Arc::new(Bar(Mutex::default()));
+        let trap = trap(&target, 0xc000_0000, 0, 0);
+        bus.trap(&[], std::slice::from_ref(&trap)).unwrap();
+        view.read(Space::Memory, 0xc000_0000, &mut [0]);
+        bus.trap(&[(trap.space, trap.range.clone())], &[]).unwrap();
+        drop(trap);
+        assert!(Arc::strong_count(&target) > 1);
+        view.reload();
+        assert_eq!(Arc::strong_count(&target), 1);
     }
 
     #[test]

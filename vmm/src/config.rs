@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use passthru::pci::Slot;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::machine::{OnError, OnRequest};
 use crate::memory::RamSize;
+use crate::port_options::PortWindow;
 use crate::slot_map::{Assignment, DeviceName};
 
 /// A VM's JSON file. Unknown fields are refused; those that are absent have the defaults of the command line.
@@ -25,9 +27,23 @@ pub struct VmFile {
     pub memory: Option<RamSize>,
     /// Processors.
     pub cpus: Option<u32>,
+    /// The control socket's path.
+    pub control: Option<PathBuf>,
+    /// What is done when a function fails: `"stop"`, `"log"` or `"pass"`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub on_error: Option<OnError>,
+    /// What is done when the host wants a function back: `"ask"`, `"ask:SECONDS"`, `"take"` or `"stop"`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub on_request: Option<OnRequest>,
     /// Functions to pass through.
     #[serde(default)]
     pub pci_devices: Vec<PciDevice>,
+    /// Buses, 1 to 15, that have a root port, for hot plug.
+    #[serde(default)]
+    pub ports: Vec<u8>,
+    /// Room of each root port, as `"64M,1G"`: memory below 4 GiB, and prefetchable memory.
+    #[serde(default, deserialize_with = "port_window")]
+    pub port_window: Option<PortWindow>,
 }
 
 /// A function to pass through.
@@ -39,9 +55,25 @@ pub struct PciDevice {
     /// Its place in the guest: `B:D:F`, `D:F` or `D`.
     #[serde(deserialize_with = "slot")]
     pub pci_slot: Slot,
+    /// Behind a root port.
+    #[serde(default)]
+    pub port: bool,
+    /// What the guest finds as its expansion ROM, instead of its own.
+    pub rom: Option<PathBuf>,
 }
 
 fn ram_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RamSize>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn port_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PortWindow>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn from_text<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
@@ -113,6 +145,8 @@ impl VmFile {
         self.pci_devices.iter().map(|device| Assignment {
             slot: device.pci_slot,
             device: DeviceName::from(device.path.as_str()),
+            port: device.port,
+            rom: device.rom.clone(),
         })
     }
 }
@@ -132,6 +166,31 @@ mod tests {
         .unwrap();
         let slots: Vec<String> = file.assignments().map(|a| format!("{}={}", a.slot, a.device)).collect();
         assert_eq!(slots, ["0:8:0=0000:01:00.0", "0:8:1=sim:demo"]);
+    }
+
+    #[test]
+    fn control_socket_and_policies() {
+        let text = r#"{ "control": "vm.sock", "on_error": "log", "on_request": "ask:3" }"#;
+        let file = VmFile::parse(Path::new("vm.json"), text).unwrap();
+        assert_eq!((file.control, file.on_error), (Some("vm.sock".into()), Some(OnError::Log)));
+        assert_eq!(file.on_request, "ask:3".parse().ok());
+        let wrong = VmFile::parse(Path::new("vm.json"), r#"{ "on_error": "cry" }"#).unwrap_err().to_string();
+        assert!(wrong.contains("field on_error") && wrong.contains("stop, log or pass"), "{wrong}");
+    }
+
+    #[test]
+    fn root_ports() {
+        let file = VmFile::parse(
+            Path::new("vm.json"),
+            r#"{ "pci_devices": [ { "path": "sim:demo", "pci_slot": "1:0:0", "port": true },
+                                  { "path": "sim:demo", "pci_slot": "0:8:0" } ],
+                 "ports": [2, 3], "port_window": "16M,8G" }"#,
+        )
+        .unwrap();
+        assert_eq!(file.assignments().map(|a| a.port).collect::<Vec<_>>(), [true, false]);
+        assert_eq!((file.ports, file.port_window), (vec![2, 3], "16M,8G".parse().ok()));
+        let wrong = VmFile::parse(Path::new("vm.json"), r#"{ "port_window": "1" }"#).unwrap_err().to_string();
+        assert!(wrong.contains("field port_window") && wrong.contains("64M,1G"), "{wrong}");
     }
 
     #[test]

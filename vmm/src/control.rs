@@ -27,6 +27,11 @@ pub enum Stop {
         /// What it said.
         what: String,
     },
+    /// A function failed, and the guest must not go on with it.
+    Device {
+        /// Which one, and how.
+        what: String,
+    },
     /// This program was asked to end, by a signal or from the console.
     Asked(&'static str),
     /// This program has a fault.

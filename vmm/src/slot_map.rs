@@ -1,15 +1,22 @@
 //! Which device goes to which slot, checked as a whole before anything is opened.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use devices::pci::PortBuses;
 use devices::pci::slots::{self, SlotConflict};
 use devices::pci::windows::{self, Available, FunctionBars, Plan, PlanError};
 use passthru::host::simulated::{self, SimulatedError};
 use passthru::host::vfio::sysfs::{self, SysfsFunction};
 use passthru::host::vfio::{OpenError, preflight};
-use passthru::pci::bar::Bar;
+use passthru::pci::bar::{self, Bar};
+use passthru::pci::rom::RomImage;
 use passthru::pci::{HostAddress, Slot, SlotError};
+
+use crate::port_options::PortOptions;
+use crate::rom_file::{self, RomFileError};
 
 /// A device as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +45,17 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// `B:D:F=DEVICE`
+/// `B:D:F=DEVICE`, and behind commas `port` and `rom=FILE`. A file's name has no comma then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Where the guest finds it.
     pub slot: Slot,
     /// What it is.
     pub device: DeviceName,
+    /// Behind a root port.
+    pub port: bool,
+    /// What the guest finds as its expansion ROM, instead of its own.
+    pub rom: Option<PathBuf>,
 }
 
 /// A text that assigns nothing.
@@ -56,17 +67,28 @@ pub enum AssignmentError {
     /// No slot before it.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// Something else behind a comma.
+    #[error("option '{0}' of a slot is not known; there are: port, rom=FILE")]
+    Option(String),
 }
 
 impl FromStr for Assignment {
     type Err = AssignmentError;
 
     fn from_str(text: &str) -> Result<Assignment, AssignmentError> {
-        let (slot, device) = text
-            .split_once('=')
-            .filter(|(_, device)| !device.is_empty())
-            .ok_or_else(|| AssignmentError::Syntax(text.to_owned()))?;
-        Ok(Assignment { slot: slot.parse()?, device: DeviceName::from(device) })
+        let syntax = || AssignmentError::Syntax(text.to_owned());
+        let (slot, rest) = text.split_once('=').ok_or_else(syntax)?;
+        let mut parts = rest.split(',');
+        let device = parts.next().filter(|device| !device.is_empty()).ok_or_else(syntax)?;
+        let (mut port, mut rom) = (false, None);
+        for option in parts {
+            match option.split_once('=') {
+                None if option == "port" => port = true,
+                Some(("rom", file)) if !file.is_empty() => rom = Some(PathBuf::from(file)),
+                _ => return Err(AssignmentError::Option(option.to_owned())),
+            }
+        }
+        Ok(Assignment { slot: slot.parse()?, device: DeviceName::from(device), port, rom })
     }
 }
 
@@ -102,6 +124,14 @@ pub enum SlotMapError {
         /// The other.
         second: Slot,
     },
+    /// No expansion ROM.
+    #[error("slot {slot}: {source}")]
+    Rom {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: RomFileError,
+    },
     /// The BARs do not fit.
     #[error(transparent)]
     Windows(#[from] PlanError),
@@ -121,23 +151,48 @@ pub enum Found {
 pub struct SlotMap {
     /// Slots and devices, by slot.
     pub functions: Vec<(Slot, Found)>,
+    /// What the guest finds as expansion ROMs, where that is not the functions' own.
+    pub roms: BTreeMap<Slot, RomImage>,
+    /// The buses behind root ports.
+    pub ports: PortBuses,
     /// Windows of the buses and addresses of the BARs.
     pub plan: Plan,
 }
 
 impl SlotMap {
     /// Checks everything that can be known without opening a device, and gives every reason against it.
-    pub fn check(assignments: &[Assignment], available: &Available) -> Result<SlotMap, Vec<SlotMapError>> {
+    pub fn check(
+        assignments: &[Assignment],
+        options: &PortOptions,
+        available: &Available,
+    ) -> Result<SlotMap, Vec<SlotMapError>> {
         let mut errors: Vec<SlotMapError> = Vec::new();
+        let wanted: Vec<(Slot, bool)> = assignments.iter().map(|a| (a.slot, a.port)).collect();
+        let ports = slots::port_buses(&wanted, &options.empty).unwrap_or_else(|conflicts| {
+            errors.extend(conflicts.into_iter().map(SlotMapError::from));
+            PortBuses::default()
+        });
         let slots: Vec<Slot> = assignments.iter().map(|a| a.slot).collect();
-        if let Err(conflicts) = slots::check(&slots) {
+        // Without the ports these would be further conflicts of the same slots.
+        if errors.is_empty()
+            && let Err(conflicts) = slots::check(&slots, ports)
+        {
             errors.extend(conflicts.into_iter().map(SlotMapError::from));
         }
         let mut functions: Vec<(Slot, Found)> = Vec::new();
-        let mut bars = Vec::new();
-        for Assignment { slot, device } in assignments {
+        let (mut bars, mut roms) = (Vec::new(), BTreeMap::new());
+        for Assignment { slot, device, rom, .. } in assignments {
+            let image = rom.as_deref().map(rom_file::read).transpose().unwrap_or_else(|source| {
+                errors.push(SlotMapError::Rom { slot: *slot, source });
+                None
+            });
             match find(*slot, device) {
-                Ok((found, its)) => {
+                Ok((found, mut its)) => {
+                    if let Some(image) = image {
+                        its.retain(|bar| bar.index != bar::ROM);
+                        its.extend(bar::rom(image.bar_size()).ok().flatten());
+                        roms.insert(*slot, image);
+                    }
                     if let Found::Host(new) = &found
                         && let Some((first, _)) =
                             functions.iter().find(|(_, old)| old.address() == Some(new.address))
@@ -152,8 +207,8 @@ impl SlotMap {
             }
         }
         functions.sort_by_key(|(slot, _)| *slot);
-        match windows::plan(&bars, available) {
-            Ok(plan) if errors.is_empty() => Ok(SlotMap { functions, plan }),
+        match windows::plan(&bars, &options.window.rooms(ports), available) {
+            Ok(plan) if errors.is_empty() => Ok(SlotMap { functions, roms, ports, plan }),
             Ok(_) => Err(errors),
             Err(error) => {
                 errors.push(error.into());
@@ -195,6 +250,8 @@ fn find(slot: Slot, device: &DeviceName) -> Result<(Found, Vec<Bar>), SlotMapErr
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn available() -> Available {
@@ -208,7 +265,7 @@ mod tests {
 
     fn check(texts: &[&str]) -> Result<SlotMap, Vec<String>> {
         let assignments: Vec<Assignment> = texts.iter().map(|t| t.parse().unwrap()).collect();
-        SlotMap::check(&assignments, &available())
+        SlotMap::check(&assignments, &PortOptions::default(), &available())
             .map_err(|all| all.iter().map(ToString::to_string).collect())
     }
 
@@ -218,7 +275,23 @@ mod tests {
         assert_eq!(parsed.device, DeviceName::Host("0000:01:00.0".to_owned()));
         let parsed: Assignment = "3:5:0=sim:demo".parse().unwrap();
         assert_eq!((parsed.slot.bus(), parsed.device.to_string()), (3, "sim:demo".to_owned()));
-        for text in ["", "0:8:0", "0:8:0=", "=x"] {
+        assert!(!parsed.port);
+        let parsed: Assignment = "1:0:0=sim:demo,port".parse().unwrap();
+        assert_eq!((parsed.port, parsed.device.to_string()), (true, "sim:demo".to_owned()));
+        let parsed: Assignment = "1:0:0=sim:demo,rom=/a=b,port".parse().unwrap();
+        assert_eq!((parsed.port, parsed.rom), (true, Some(PathBuf::from("/a=b"))));
+        for text in [
+            "",
+            "0:8:0",
+            "0:8:0=",
+            "=x",
+            "0:8:0=,port",
+            "1:0:0=x,",
+            "1:0:0=x,ports",
+            "1:0:0=x,port=1",
+            "1:0:0=x,rom",
+            "1:0:0=x,rom=",
+        ] {
             assert!(text.parse::<Assignment>().is_err(), "{text}");
         }
     }
@@ -232,6 +305,34 @@ mod tests {
         );
         assert_eq!(map.plan.bars().len(), 12);
         assert_eq!(map.plan.buses().iter().map(|b| b.bus).collect::<Vec<_>>(), [0, 3]);
+    }
+
+    #[test]
+    fn functions_behind_ports_and_ports_behind_which_nothing_is() {
+        let assignments = ["1:0:0=sim:demo,port", "0:8:0=sim:demo"].map(|text| text.parse().unwrap());
+        let options = PortOptions { empty: vec![3], ..PortOptions::default() };
+        let map = SlotMap::check(&assignments, &options, &available()).unwrap();
+        assert_eq!(map.ports, PortBuses::from_iter([1, 3]));
+        assert_eq!(map.plan.ports().iter().map(|(bus, _)| *bus).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(map.plan.buses().len(), 1);
+
+        let reasons = check(&["1:0:0=sim:demo,port", "1:0:1=sim:demo"]).unwrap_err();
+        assert!(matches!(&reasons[..], [only] if only.contains("slot 1:0:1")), "{reasons:?}");
+        let reasons = check(&["0:8:0=sim:demo,port"]).unwrap_err();
+        assert!(reasons.join("").contains("bus 0 cannot be behind a root port"), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_rom_that_is_given_has_a_bar_of_its_size() {
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap();
+        let text = format!("0:8:0=sim:demo,rom={}", file.as_path().display());
+        assert!(check(&[&text]).unwrap_err().join("").contains("slot 0:8:0: rom="), "empty");
+        file.as_file().write_all(&[0x55, 0xaa]).unwrap();
+        file.as_file().set_len(0x1_1000).unwrap();
+        let map = check(&[&text]).unwrap();
+        let slot = map.slots()[0];
+        let rom = map.plan.bars_of(slot).iter().find(|bar| bar.index == bar::ROM).unwrap();
+        assert_eq!((rom.size, rom.address % rom.size, map.roms.len()), (0x2_0000, 0, 1));
     }
 
     #[test]

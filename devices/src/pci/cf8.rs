@@ -66,22 +66,25 @@ impl Cf8 {
         self.address.store(value & ADDRESS_MASK, Ordering::Relaxed);
     }
 
-    /// What an access of `length` bytes to CONFIG_DATA's port `offset` reaches.
-    fn target(&self, offset: u16, length: usize) -> Option<(&dyn passthru::pci::ConfigAccess, u16)> {
+    /// What an access of `length` bytes to CONFIG_DATA's port `offset` reaches: a slot's register.
+    fn target(&self, offset: u16, length: usize) -> Option<(Slot, u16)> {
         let byte = offset.checked_sub(DATA)?;
         // Nor across the end: an access that crosses a dword never is one configuration access.
         if !matches!(length, 1 | 2 | 4) || usize::from(byte) + length > 4 {
             return None;
         }
         let (slot, register) = decode(self.address())?;
-        Some((self.topology.get(slot)?.as_ref(), register + byte))
+        Some((slot, register + byte))
     }
 }
 
 impl PortDevice for Cf8 {
     fn read(&self, offset: u16, data: &mut [u8]) {
-        if let Some((function, register)) = self.target(offset, data.len()) {
-            function.config_read(register, data);
+        if let Some((slot, register)) = self.target(offset, data.len()) {
+            match self.topology.routes().get(slot) {
+                Some(function) => function.config_read(register, data),
+                None => data.fill(0xff),
+            }
         } else if let (ADDRESS, Ok(dword)) = (offset, <&mut [u8; 4]>::try_from(&mut *data)) {
             *dword = self.address().to_le_bytes();
         } else {
@@ -90,8 +93,10 @@ impl PortDevice for Cf8 {
     }
 
     fn write(&self, offset: u16, data: &[u8]) {
-        if let Some((function, register)) = self.target(offset, data.len()) {
-            function.config_write(register, data);
+        if let Some((slot, register)) = self.target(offset, data.len()) {
+            if let Some(function) = self.topology.routes().get(slot) {
+                function.config_write(register, data);
+            }
             return;
         }
         match (offset, data) {

@@ -38,11 +38,12 @@ impl Ecam {
 
     /// Reads at `offset` from ECAM's start. All-ones where no function is.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
+        let routes = self.topology.routes();
         let (mut at, mut rest) = (offset, data);
         while let Some((piece, tail)) = rest.split_at_mut_checked(first_piece(at, rest.len()))
             && !piece.is_empty()
         {
-            match decode(at).and_then(|(slot, register)| Some((self.topology.get(slot)?, register))) {
+            match decode(at).and_then(|(slot, register)| Some((routes.get(slot)?, register))) {
                 Some((function, register)) => function.config_read(register, piece),
                 None => piece.fill(0xff),
             }
@@ -53,12 +54,13 @@ impl Ecam {
 
     /// Writes at `offset` from ECAM's start.
     pub fn write(&self, offset: u64, data: &[u8]) {
+        let routes = self.topology.routes();
         let (mut at, mut rest) = (offset, data);
         while let Some((piece, tail)) = rest.split_at_checked(first_piece(at, rest.len()))
             && !piece.is_empty()
         {
             if let Some((slot, register)) = decode(at)
-                && let Some(function) = self.topology.get(slot)
+                && let Some(function) = routes.get(slot)
             {
                 function.config_write(register, piece);
             }

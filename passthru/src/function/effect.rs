@@ -15,6 +15,10 @@ pub enum Effect {
     SetVectors(MessageKind, u16, Vec<VectorChange>),
     /// All vectors of a kind are to be taken down.
     DisableVectors(MessageKind),
+    /// INTx is to be delivered, or no longer.
+    SetIntx(bool),
+    /// The guest asks for a reset of the function. Its own view is reset already, and nothing is mapped or armed.
+    Reset,
 }
 
 /// Where a BAR answers from now on.

@@ -5,13 +5,18 @@
 //! ([`pieces`]), which vectors are armed.
 
 mod effect;
+mod intx;
 mod msi;
 mod msix;
 pub mod pieces;
 pub mod policy;
+pub mod quirks;
 mod registers;
+mod settle;
 mod vectors;
 
+#[cfg(test)]
+mod dumps;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -21,17 +26,19 @@ mod tests;
 
 pub use effect::{Effect, Placement};
 pub use msix::MsixProblem;
-pub use policy::Shape;
-pub use registers::{ConfigRead, ConfigWrite};
+pub use policy::{Controls, Place, Shape};
+pub use quirks::{Mirror, Quirks};
+pub use registers::{ConfigRead, ConfigWrite, Register, Registers};
 
 use crate::host::{BarRange, Description, MessageKind, Report};
 use crate::pci::bar::{self, Bar, BarProblem};
 use crate::pci::capability::{self, ListProblem, read_u16, read_u32};
 use crate::pci::registers::*;
+use intx::Intx;
 use msi::Msi;
 use msix::Msix;
 use pieces::{MsixStructures, Piece};
-use registers::Registers;
+use policy::{Built, Offer};
 use vectors::Vectors;
 
 /// Why a host's function cannot be a guest's.
@@ -76,10 +83,13 @@ pub struct Function {
     msix: Option<Msix>,
     msix_structures: Option<MsixStructures>,
     vectors: Vectors,
-    /// Offset of the power management capability.
-    power: Option<u16>,
-    /// What the function's own command register was told last.
-    host_command: u16,
+    intx: Intx,
+    controls: Controls,
+    /// Power states reach the function.
+    passes_power_on: bool,
+    /// What the function's own command register has, as far as it is known.
+    host_command: Option<u16>,
+    quirks: Quirks,
 }
 
 impl Function {
@@ -100,22 +110,33 @@ impl Function {
         }
         let mut problems: Vec<Problem> = Vec::new();
         let (list, broken) = capability::walk(raw);
-        problems.extend(broken.map(Problem::from));
+        problems.extend(broken.into_iter().map(Problem::from));
         let (extended, broken) = capability::walk_extended(raw);
-        problems.extend(broken.map(Problem::from));
+        problems.extend(broken.into_iter().map(Problem::from));
 
         let mut bar_registers = [0; bar::COUNT];
         for (register, offset) in bar_registers.iter_mut().zip((BAR0..).step_by(4)) {
             *register = read_u32(raw, offset);
         }
         let sizes = std::array::from_fn(|i| description.bars.get(i).map_or(0, |r| r.size));
-        let (bars, broken) = bar::decode(bar_registers, sizes);
+        let (mut bars, broken) = bar::decode(bar_registers, sizes);
         problems.extend(broken.into_iter().map(Problem::from));
+        let class = read_u32(raw, REVISION_ID) >> 8;
+        let quirks = quirks::of(read_u16(raw, VENDOR_ID), read_u16(raw, DEVICE_ID), class);
+        // One that is not the host's to read was given instead of the function's own.
+        let hides_rom = quirks.rom_hangs && description.rom.accessible;
+        match bar::rom(if hides_rom { 0 } else { description.rom.size }) {
+            Ok(rom) => bars.extend(rom),
+            Err(problem) => problems.push(problem.into()),
+        }
 
         // Of several capabilities of one kind the first counts (PCIe 6.0 §7.7.1 and §7.7.2 allow one).
-        let first = |id| list.iter().find(|c| c.id == id);
+        let first = |id| list.iter().find(|c| c.id == id && c.intact);
         let msi = first(capability_id::MSI).and_then(|c| Msi::new(raw, c, report));
-        let msix = match first(capability_id::MSIX).map(|c| Msix::new(raw, c, &bars, report.msix)) {
+        let msix = first(capability_id::MSIX);
+        let msix_structures = msix.map(|c| msix::structures(raw, c, quirks.msix_pending));
+        let shown = msix.zip(msix_structures).map(|(c, at)| Msix::new(raw, c, at, &bars, report.msix));
+        let msix = match shown {
             None => None,
             Some(Ok(msix)) => msix,
             Some(Err(problem)) => {
@@ -123,19 +144,23 @@ impl Function {
                 None
             }
         };
-        let mut registers = policy::build(raw, &bars, &list, &extended, shape, |c| match c.id {
+        let offer =
+            Offer { reset: report.resets_alone(), intx: report.intx, power_states: report.power_states };
+        let shown = |c: &capability::Capability| match c.id {
             capability_id::MSI => msi.is_some() && first(c.id) == Some(c),
             capability_id::MSIX => msix.is_some() && first(c.id) == Some(c),
             _ => true,
-        });
+        };
+        let Built { mut registers, controls } =
+            policy::build(raw, &bars, &list, &extended, shape, offer, &quirks, shown);
         if let Some(msi) = &msi {
             msi.install(&mut registers);
         }
         if let Some(msix) = &msix {
-            msix.install(raw, &mut registers);
+            msix.install(&mut registers);
         }
-        let msix_structures = first(capability_id::MSIX).map(|c| msix::structures(raw, c));
-        let pieces = pieces::plan(&bars, description, msix_structures.as_ref(), report);
+        let intx = report.intx && matches!(registers.word(INTERRUPT_LINE) >> 8, 1..=4);
+        let pieces = pieces::plan(&bars, description, msix_structures.as_ref(), &quirks.trapped(), report);
         problems.extend(pieces::unreachable(&pieces, description).map(Problem::Unreachable));
         let function = Function {
             initial: registers.clone(),
@@ -147,10 +172,18 @@ impl Function {
             msix,
             msix_structures,
             vectors: Vectors::default(),
-            power: first(capability_id::POWER).map(|c| c.offset),
-            host_command: read_u16(raw, COMMAND),
+            intx: Intx::new(intx),
+            controls,
+            passes_power_on: report.power_states,
+            host_command: Some(read_u16(raw, COMMAND)),
+            quirks,
         };
         Ok((function, problems))
+    }
+
+    /// The configuration space as it is now, bit by bit: who answers a read, and what a write does.
+    pub fn registers(&self) -> &Registers {
+        &self.registers
     }
 
     /// The BARs that the guest sees.
@@ -166,6 +199,16 @@ impl Function {
     /// Where the function has its MSI-X structures, if it has any.
     pub fn msix_structures(&self) -> Option<&MsixStructures> {
         self.msix_structures.as_ref()
+    }
+
+    /// What it does that its registers do not say.
+    pub fn quirks(&self) -> &Quirks {
+        &self.quirks
+    }
+
+    /// Where the guest sees the MSI capability, if it does.
+    pub fn msi_capability(&self) -> Option<u16> {
+        self.msi.as_ref().map(Msi::capability)
     }
 
     /// MSI-X vectors that the guest sees.
@@ -200,31 +243,37 @@ impl Function {
 
     /// Writes 1, 2 or 4 bytes of configuration space that do not cross a dword.
     pub fn write_config(&mut self, offset: u16, data: &[u8], effects: &mut Vec<Effect>) {
-        let power = self.power.map(|capability| capability + 4);
-        let state = power.map(|register| self.registers.word(register));
+        let power = self.power_state();
         if let Some(write) = self.registers.write(offset, data) {
             effects.push(Effect::WriteHost(write));
         }
-        // D1 and D2 are not offered, and a write that asks for them is discarded (PCIe 6.0 §7.5.2.2).
-        if let (Some(register), Some(before)) = (power, state)
-            && matches!(self.registers.word(register) & 0x3, 1 | 2)
-        {
-            self.registers.set_word(register, before);
+        if self.asks_for_reset(offset, data) {
+            self.reset(effects);
+            effects.push(Effect::Reset);
+            return;
         }
+        self.settle_power(power, effects);
         match offset & !3 {
             COMMAND => {
+                self.settle_interrupts(effects);
                 self.settle_command(effects);
                 self.settle_bars(effects);
             }
-            BAR0..ROM_BAR => self.settle_bars(effects),
+            BAR0..=ROM_BAR => self.settle_bars(effects),
             dword => {
                 let msi = self.msi.as_ref().is_some_and(|m| m.covers(dword));
                 let msix = self.msix.as_ref().is_some_and(|m| m.capability() == dword);
                 if msi || msix {
-                    self.settle_vectors(effects);
+                    self.settle_interrupts(effects);
+                    self.settle_command(effects);
                 }
             }
         }
+    }
+
+    /// The host could not do what it was told of a vector, which is silent now.
+    pub fn vector_failed(&mut self, kind: MessageKind, vector: u16) {
+        self.vectors.failed(kind, vector);
     }
 
     /// Reads bytes of the MSI-X table; `offset` counts from its start.
@@ -274,78 +323,17 @@ impl Function {
         self.settle_bars(effects);
     }
 
-    /// The guest's side of a reset: decoding and interrupts off, registers as at the start, no address in any BAR.
+    /// The guest's side of a reset: decoding and interrupts off, registers as at the start, awake, no address in any
+    /// BAR.
     pub fn reset(&mut self, effects: &mut Vec<Effect>) {
+        self.wake(effects);
         self.registers = self.initial.clone();
         if let Some(msix) = &mut self.msix {
             msix.reset();
         }
         self.settle_bars(effects);
-        self.settle_vectors(effects);
+        self.intx.settle(false, effects);
+        self.settle_interrupts(effects);
         self.settle_command(effects);
-    }
-
-    /// What the function's own command register is to hold. Bus mastering and error reporting follow the guest.
-    /// Decoding stays on: the guest's is a matter of what is mapped for it, and an access through a mapping of the
-    /// host's would be a bus error while the function does not decode. INTx stays off.
-    fn host_command(&self) -> u16 {
-        let guest = self.registers.word(COMMAND);
-        let decode = self.registers.dword(COMMAND).writable as u16 & (COMMAND_IO | COMMAND_MEMORY);
-        guest & !(COMMAND_IO | COMMAND_MEMORY) | decode | COMMAND_INTX_DISABLE
-    }
-
-    fn settle_command(&mut self, effects: &mut Vec<Effect>) {
-        let command = self.host_command();
-        if command != self.host_command {
-            self.host_command = command;
-            let value = u32::from(command);
-            effects.push(Effect::WriteHost(ConfigWrite {
-                offset: COMMAND,
-                len: 2,
-                value,
-                mask: 0xffff,
-                clear: 0,
-            }));
-        }
-    }
-
-    fn settle_bars(&mut self, effects: &mut Vec<Effect>) {
-        let command = self.registers.word(COMMAND);
-        let mut moves = Vec::new();
-        for (bar, placed) in self.bars.iter().zip(&mut self.placed) {
-            let decodes = match bar.kind.space() {
-                crate::pci::Space::Io => command & COMMAND_IO != 0,
-                crate::pci::Space::Memory => command & COMMAND_MEMORY != 0,
-            };
-            let low = u64::from(self.registers.dword(bar.register()).shadow);
-            let high = match bar.kind.is_64bit() {
-                true => u64::from(self.registers.dword(bar.register() + 4).shadow),
-                false => 0,
-            };
-            let base = decodes.then_some((high << 32 | low) & bar.address_mask());
-            if *placed != base {
-                *placed = base;
-                moves.push(Placement { bar: bar.index, space: bar.kind.space(), size: bar.size, base });
-            }
-        }
-        if !moves.is_empty() {
-            effects.push(Effect::Place(moves));
-        }
-    }
-
-    fn settle_vectors(&mut self, effects: &mut Vec<Effect>) {
-        let registers = &self.registers;
-        // With both on, which the specification leaves open, MSI-X wins.
-        if let Some(msix) = self.msix.as_ref().filter(|m| m.is_enabled(registers)) {
-            let vectors = msix.vectors();
-            self.vectors.switch(Some((MessageKind::Msix, vectors)), effects);
-            self.vectors.settle(0..vectors, |v| msix.want(registers, v), effects);
-        } else if let Some(msi) = self.msi.as_ref().filter(|m| m.is_enabled(registers)) {
-            let vectors = msi.enabled(registers);
-            self.vectors.switch(Some((MessageKind::Msi, vectors)), effects);
-            self.vectors.settle(0..vectors, |v| msi.want(registers, v), effects);
-        } else {
-            self.vectors.switch(None, effects);
-        }
     }
 }

@@ -37,6 +37,11 @@ impl Msi {
         (usize::from(msi.last_dword()) < CONVENTIONAL_SIZE).then_some(msi)
     }
 
+    /// Where the capability is.
+    pub fn capability(&self) -> u16 {
+        self.capability
+    }
+
     /// Puts the capability into the configuration space.
     pub fn install(&self, registers: &mut Registers) {
         let features = if self.address_64 { ADDRESS_64 } else { 0 }

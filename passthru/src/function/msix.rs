@@ -32,14 +32,17 @@ pub enum MsixProblem {
     Overlap(BarRange, BarRange),
 }
 
-/// Where the structures of a physical MSI-X capability are, as far as its registers can be believed.
-pub fn structures(raw: &[u8], capability: &Capability) -> MsixStructures {
+/// Where the structures of a physical MSI-X capability are, as far as its registers can be believed. `pending` is where
+/// the pending bits are known to be in their BAR, for a function that says otherwise.
+pub fn structures(raw: &[u8], capability: &Capability, pending: Option<u64>) -> MsixStructures {
     let vectors = u64::from(read_u16(raw, capability.offset + 2) & 0x7ff) + 1;
     let range = |register: u16, len| {
         let value = read_u32(raw, capability.offset.saturating_add(register));
         BarRange { bar: (value & 0x7) as u8, offset: u64::from(value & !0x7), len }
     };
-    MsixStructures { table: range(4, vectors * ENTRY), pending: range(8, vectors.div_ceil(64) * 8) }
+    let table = range(4, vectors * ENTRY);
+    let told = range(8, vectors.div_ceil(64) * 8);
+    MsixStructures { table, pending: BarRange { offset: pending.unwrap_or(told.offset), ..told } }
 }
 
 /// The MSI-X of a function, as its guest sees it.
@@ -47,24 +50,27 @@ pub fn structures(raw: &[u8], capability: &Capability) -> MsixStructures {
 pub struct Msix {
     capability: u16,
     vectors: u16,
+    structures: MsixStructures,
     /// Address low, address high, data, control.
     entries: Vec<[u32; 4]>,
 }
 
 impl Msix {
-    /// Reads the capability; `limit` is how many vectors the host has, 0 for none, which hides it.
+    /// Reads the capability, whose structures are at `structures`; `limit` is how many vectors the host has, 0 for none,
+    /// which hides it. Of a table whose end is over the pending bits, the entries before them are shown.
     pub fn new(
         raw: &[u8],
         capability: &Capability,
+        structures: MsixStructures,
         bars: &[Bar],
         limit: u16,
     ) -> Result<Option<Msix>, MsixProblem> {
-        let vectors = ((read_u16(raw, capability.offset + 2) & 0x7ff) + 1).min(limit);
+        let mut vectors = ((read_u16(raw, capability.offset + 2) & 0x7ff) + 1).min(limit);
         let fits = usize::from(capability.offset) + 12 <= CONVENTIONAL_SIZE;
         if vectors == 0 || !fits {
             return Ok(None);
         }
-        let MsixStructures { table, pending } = structures(raw, capability);
+        let MsixStructures { table, pending } = structures;
         for (what, range) in [("table", table), ("pending bits", pending)] {
             let inside = bars
                 .iter()
@@ -76,23 +82,27 @@ impl Msix {
         let apart =
             table.offset + table.len <= pending.offset || pending.offset + pending.len <= table.offset;
         if table.bar == pending.bar && !apart {
-            return Err(MsixProblem::Overlap(table, pending));
+            let before = pending.offset.saturating_sub(table.offset) / ENTRY;
+            vectors = vectors.min(u16::try_from(before).unwrap_or(u16::MAX));
+            if vectors == 0 {
+                return Err(MsixProblem::Overlap(table, pending));
+            }
         }
-        let mut msix = Msix { capability: capability.offset, vectors, entries: Vec::new() };
+        let mut msix = Msix { capability: capability.offset, vectors, structures, entries: Vec::new() };
         msix.reset();
         Ok(Some(msix))
     }
 
     /// Puts the capability into the configuration space.
-    pub fn install(&self, raw: &[u8], registers: &mut Registers) {
+    pub fn install(&self, registers: &mut Registers) {
         let size = u32::from(self.vectors - 1) << 16;
         let enables = u32::from(ENABLE | FUNCTION_MASK) << 16;
         registers.update(self.capability, |r| {
             *r = Register { shadow: r.shadow & 0xffff | size, writable: enables, ..Register::default() };
         });
-        for offset in [self.capability + 4, self.capability + 8] {
-            let shadow = read_u32(raw, offset);
-            registers.update(offset, |r| *r = Register { shadow, ..Register::default() });
+        for (offset, range) in [(4, self.structures.table), (8, self.structures.pending)] {
+            let shadow = range.offset as u32 | u32::from(range.bar);
+            registers.update(self.capability + offset, |r| *r = Register { shadow, ..Register::default() });
         }
     }
 
@@ -155,5 +165,53 @@ impl Msix {
     fn dword_mut(&mut self, at: u64) -> Option<&mut u32> {
         let entry = self.entries.get_mut(usize::try_from(at / ENTRY).ok()?)?;
         entry.get_mut((at % ENTRY / 4) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BARS: [Bar; 2] = [
+        Bar { index: 0, kind: BarKind::Memory64 { prefetchable: false }, size: 0x4000 },
+        Bar { index: 2, kind: BarKind::Io, size: 0x100 },
+    ];
+
+    /// A capability at 0x40 with `vectors`, and what its table and pending bits registers hold.
+    fn msix(vectors: u16, table: u32, pending: u32, known: Option<u64>) -> Result<Option<Msix>, MsixProblem> {
+        let mut raw = vec![0; 256];
+        raw[0x42..0x44].copy_from_slice(&(vectors - 1).to_le_bytes());
+        raw[0x44..0x48].copy_from_slice(&table.to_le_bytes());
+        raw[0x48..0x4c].copy_from_slice(&pending.to_le_bytes());
+        let capability = Capability { id: 0x11, offset: 0x40, len: 12, intact: true };
+        Msix::new(&raw, &capability, structures(&raw, &capability, known), &BARS, 2048)
+    }
+
+    #[test]
+    fn vectors_are_shown_as_far_as_their_structures_can_be() {
+        for (name, vectors, table, pending, known, shown) in [
+            ("apart", 64, 0x2000, 0x3000, None, Some(64)),
+            ("2048, the most there are: no room in this BAR", 2048, 0x2000, 0x3000, None, None),
+            ("end to end", 16, 0x2000, 0x2100, None, Some(16)),
+            ("the table's end is over the pending bits", 22, 0x2000, 0x2100, None, Some(16)),
+            ("the pending bits' end is over the table", 64, 0x2000, 0x1ffc & !7, None, Some(64)),
+            ("the table begins in the pending bits", 128, 0x2008, 0x2000, None, None),
+            ("in an I/O BAR", 4, 0x0002, 0x3000, None, None),
+            ("in a BAR that is not there", 4, 0x0001, 0x3000, None, None),
+            ("pending bits beyond the BAR", 4, 0x2000, 0x8000, None, None),
+            ("and known to be elsewhere", 4, 0x2000, 0x8000, Some(0x1000), Some(4)),
+        ] {
+            let shown_now = msix(vectors, table, pending, known).ok().flatten().map(|msix| msix.vectors());
+            assert_eq!(shown_now, shown, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_registers_say_where_the_pending_bits_really_are() {
+        let msix = msix(4, 0x2000, 0x8000, Some(0x1000)).unwrap().unwrap();
+        let mut registers = Registers::new(256);
+        msix.install(&mut registers);
+        let dwords = [0x40, 0x44, 0x48].map(|at| registers.dword(at).shadow);
+        assert_eq!(dwords, [3 << 16, 0x2000, 0x1000]);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::host::{BarRange, Description, Report};
-use crate::pci::bar::{Bar, BarKind};
+use crate::pci::bar::{self, Bar, BarKind};
 
 /// A part of a BAR and how it reaches the guest. The pieces of a BAR cover it without gaps or overlaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub struct Piece {
 /// How a part of a BAR reaches the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
-    /// The host's memory is the guest's: accesses take no exit.
+    /// The host's memory is the guest's: accesses take no exit. A BAR that is smaller than a page is mapped with the rest of
+    /// its page, and only while the page is its own; elsewhere it is trapped.
     Mapped,
     /// Accesses exit and are answered here or by the host.
     Trapped(Reason),
@@ -31,7 +32,7 @@ pub enum Reason {
     Io,
     /// The host cannot map it.
     NotMappable,
-    /// The BAR is smaller than a page.
+    /// The BAR is smaller than a page, and the page is not its own: in the host, or where the guest put it.
     SubPage,
     /// The page holds part of the MSI-X table.
     MsixTable,
@@ -41,6 +42,12 @@ pub enum Reason {
     Limit,
     /// A mapping failed when it was made.
     Failed,
+    /// The expansion ROM: it is read seldom and never written.
+    Rom,
+    /// The page holds registers that must not reach the function, such as a mirror of its configuration space.
+    Quirk,
+    /// The function did not answer when it was accessed, and was taken out of the guest's address space.
+    Unanswered,
 }
 
 /// Where the function has its MSI-X structures, all of them: also those of vectors that the guest does not see, and also
@@ -54,18 +61,25 @@ pub struct MsixStructures {
     pub pending: BarRange,
 }
 
-/// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table or
-/// pending bits; if the host allows fewer mappings than that takes, the smallest are trapped, first those that it can
-/// read and write in another way.
+/// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table, pending
+/// bits, or one of the ranges `quirks`, and except the expansion ROM; if the host allows fewer mappings than that takes,
+/// the smallest are trapped, first those that it can read and write in another way.
 pub fn plan(
     bars: &[Bar],
     description: &Description,
     msix: Option<&MsixStructures>,
+    quirks: &[BarRange],
     report: &Report,
 ) -> Vec<Piece> {
+    let structures =
+        msix.into_iter().flat_map(|m| [(m.table, Reason::MsixTable), (m.pending, Reason::MsixPending)]);
+    let trapped: Vec<(BarRange, Reason)> = structures
+        .chain(quirks.iter().map(|range| (*range, Reason::Quirk)))
+        .filter(|(r, _)| r.len > 0)
+        .collect();
     let mut pieces = Vec::new();
     for bar in bars {
-        plan_bar(bar, description, msix, report.granularity.max(1), &mut pieces);
+        plan_bar(bar, description, &trapped, report.granularity.max(1), &mut pieces);
     }
     if let Some(limit) = report.mappings {
         let mut mapped: Vec<&mut Piece> =
@@ -79,7 +93,10 @@ pub fn plan(
 }
 
 fn is_accessible(description: &Description, piece: &Piece) -> bool {
-    description.bars.get(usize::from(piece.range.bar)).is_some_and(|region| region.accessible)
+    match piece.range.bar {
+        bar::ROM => description.rom.accessible,
+        index => description.bars.get(usize::from(index)).is_some_and(|region| region.accessible),
+    }
 }
 
 /// The pieces that are neither mapped nor answered by anybody.
@@ -88,7 +105,10 @@ pub fn unreachable<'a>(
     description: &'a Description,
 ) -> impl Iterator<Item = BarRange> + 'a {
     let is_host = |piece: &Piece| match piece.backing {
-        Backing::Mapped | Backing::Trapped(Reason::Io | Reason::MsixTable | Reason::MsixPending) => false,
+        Backing::Mapped
+        | Backing::Trapped(
+            Reason::Io | Reason::Rom | Reason::MsixTable | Reason::MsixPending | Reason::Quirk,
+        ) => false,
         Backing::Trapped(_) => true,
     };
     let is_lost = move |piece: &&Piece| is_host(piece) && !is_accessible(description, piece);
@@ -98,7 +118,7 @@ pub fn unreachable<'a>(
 fn plan_bar(
     bar: &Bar,
     description: &Description,
-    msix: Option<&MsixStructures>,
+    trapped: &[(BarRange, Reason)],
     page: u64,
     pieces: &mut Vec<Piece>,
 ) {
@@ -111,22 +131,31 @@ fn plan_bar(
     if bar.kind == BarKind::Io {
         return push(0..bar.size, Backing::Trapped(Reason::Io));
     }
-    if bar.size < page {
-        return push(0..bar.size, Backing::Trapped(Reason::SubPage));
+    if bar.index == bar::ROM {
+        return push(0..bar.size, Backing::Trapped(Reason::Rom));
     }
     let none = Vec::new();
     let mappable = description.bars.get(usize::from(bar.index)).map_or(&none, |r| &r.mappable);
-    let mut structures: Vec<(Range<u64>, Reason)> = msix
+    let mut trapped: Vec<(Range<u64>, Reason)> = trapped
         .iter()
-        .flat_map(|m| [(m.table, Reason::MsixTable), (m.pending, Reason::MsixPending)])
         .filter(|(range, _)| range.bar == bar.index)
-        .map(|(range, reason)| (pages(&range, page, bar.size), reason))
+        .map(|(range, reason)| (pages(range, page, bar.size), *reason))
+        .filter(|(range, _)| range.start < range.end)
         .collect();
-    structures.sort_by_key(|(range, _)| range.start);
+    trapped.sort_by_key(|(range, _)| range.start);
+    if bar.size < page {
+        let backing = match trapped.first() {
+            Some((_, reason)) => Backing::Trapped(*reason),
+            // The host has the rest of the page to give as well: nothing else is in it there.
+            None if mappable.iter().any(|area| area.start == 0 && area.end >= page) => Backing::Mapped,
+            None => Backing::Trapped(Reason::SubPage),
+        };
+        return push(0..bar.size, backing);
+    }
 
     let mut at = 0;
-    for (range, reason) in structures.into_iter().chain([(bar.size..bar.size, Reason::MsixTable)]) {
-        // The table's and the pending bits' pages may be the same.
+    for (range, reason) in trapped.into_iter().chain([(bar.size..bar.size, Reason::NotMappable)]) {
+        // Several may be in one page.
         let start = range.start.max(at);
         plan_plain(at..start, mappable, page, &mut push);
         push(start..range.end, Backing::Trapped(reason));
@@ -170,6 +199,15 @@ mod tests {
     const KIND: BarKind = BarKind::Memory64 { prefetchable: false };
 
     fn shown(size: u64, mappable: &[Range<u64>], msix: Option<(u64, u64, u64, u64)>) -> Vec<String> {
+        shown_with(size, mappable, msix, &[])
+    }
+
+    fn shown_with(
+        size: u64,
+        mappable: &[Range<u64>],
+        msix: Option<(u64, u64, u64, u64)>,
+        quirks: &[(u64, u64)],
+    ) -> Vec<String> {
         let mut description = Description::default();
         description.bars[0] = Region { size, mappable: mappable.to_vec(), accessible: true };
         let range = |offset, len| BarRange { bar: 0, offset, len };
@@ -178,7 +216,8 @@ mod tests {
             pending: range(pending, pending_len),
         });
         let bar = Bar { index: 0, kind: KIND, size };
-        plan(&[bar], &description, msix.as_ref(), &report())
+        let quirks: Vec<BarRange> = quirks.iter().map(|(offset, len)| range(*offset, *len)).collect();
+        plan(&[bar], &description, msix.as_ref(), &quirks, &report())
             .iter()
             .map(|p| {
                 let end = p.range.offset + p.range.len;
@@ -196,7 +235,28 @@ mod tests {
         for (name, got, want) in [
             ("plain", shown(0x4000, &all(0x4000), None), vec!["0-4000 mapped"]),
             ("nothing mappable", shown(0x4000, &[], None), vec!["0-4000 NotMappable"]),
-            ("sub-page", shown(0x800, &all(0x800), None), vec!["0-800 SubPage"]),
+            ("sub-page, shared in the host", shown(0x800, &[], None), vec!["0-800 SubPage"]),
+            ("sub-page, alone in the host", shown(0x800, &all(0x1000), None), vec!["0-800 mapped"]),
+            (
+                "sub-page with the MSI-X table",
+                shown(0x800, &all(0x1000), Some((0x400, 0x40, 0x600, 8))),
+                vec!["0-800 MsixTable"],
+            ),
+            (
+                "mirrors of configuration space: in a page of the table's, at the end, and beyond",
+                shown_with(
+                    0x4000,
+                    &all(0x4000),
+                    Some((0, 0x40, 0x800, 8)),
+                    &[(0x400, 0x100), (0x3f00, 0x100), (0x8000, 0x1000), (0x1800, 0)],
+                ),
+                vec!["0-1000 MsixTable", "1000-3000 mapped", "3000-4000 Quirk"],
+            ),
+            (
+                "a quirk that covers the BAR",
+                shown_with(0x2000, &all(0x2000), None, &[(0, u64::MAX)]),
+                vec!["0-2000 Quirk"],
+            ),
             (
                 "QEMU's NVMe: table and pending bits in pages of their own at the end",
                 shown(0x4000, &all(0x4000), Some((0x2000, 0x410, 0x3000, 0x10))),
@@ -253,11 +313,25 @@ mod tests {
         let bars = [0, 2].map(|index| Bar { index, kind: KIND, size: 0x8000 });
         let mut report = report();
         report.mappings = Some(2);
-        let pieces = plan(&bars, &description, None, &report);
+        let pieces = plan(&bars, &description, None, &[], &report);
         let mapped = pieces.iter().filter(|p| p.backing == Backing::Mapped);
         let mapped: Vec<(u8, u64)> = mapped.map(|p| (p.range.bar, p.range.offset)).collect();
         assert_eq!(mapped, [(0, 0x5000), (2, 0)]);
         let lost: Vec<BarRange> = unreachable(&pieces, &description).collect();
         assert_eq!(lost, [BarRange { bar: 2, offset: 0x1000, len: 0x7000 }]);
+    }
+
+    #[test]
+    fn a_rom_is_trapped_and_never_missed() {
+        let bar = Bar { index: bar::ROM, kind: BarKind::Memory32 { prefetchable: false }, size: 0x800 };
+        let mut description = Description::default();
+        // One that the host cannot read was given instead of the function's own.
+        for accessible in [true, false] {
+            description.rom = Region { size: 0x800, mappable: vec![], accessible };
+            let pieces = plan(&[bar], &description, None, &[], &report());
+            let range = BarRange { bar: bar::ROM, offset: 0, len: 0x800 };
+            assert_eq!(pieces, [Piece { range, backing: Backing::Trapped(Reason::Rom) }]);
+            assert_eq!(unreachable(&pieces, &description).count(), 0);
+        }
     }
 }

@@ -39,7 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// BARs of random kinds and sizes.
 fn description() -> impl Strategy<Value = Description> {
     let bytes = prop::collection::vec(any::<u8>(), 4096);
-    let ids = prop::sample::select(vec![0x01u8, 0x03, 0x05, 0x09, 0x10, 0x11, 0x12, 0x13, 0x7f]);
+    let ids = prop::sample::select(vec![0x01u8, 0x03, 0x05, 0x08, 0x09, 0x10, 0x11, 0x12, 0x13, 0x14, 0x7f]);
     let capabilities = prop::collection::vec((ids, 0x10u8..0x3f), 0..12);
     let extended_ids = prop::sample::select(vec![0x1u32, 0x3, 0xb, 0xd, 0xe, 0xf, 0x10, 0x13, 0x15, 0x1b]);
     let extended = prop::collection::vec((extended_ids, 0x40u32..0x3ff), 0..8);
@@ -72,7 +72,9 @@ fn description() -> impl Strategy<Value = Description> {
             if !express {
                 config.truncate(256);
             }
-            Description { config, bars: regions }
+            let rom =
+                Region { size: if express { 0x1_0000 } else { 0 }, accessible: true, ..Region::default() };
+            Description { config, bars: regions, rom }
         },
     )
 }
@@ -128,6 +130,10 @@ fn check_effects(
                     prop_assert_eq!(write.value & 0x400, 0x400, "INTx stays off");
                 }
             }
+            Effect::SetIntx(on) => {
+                prop_assert!(!on || vectors_on.is_none(), "one kind of interrupt at a time");
+            }
+            Effect::Reset => {}
             Effect::SetVectors(kind, count, changes) => {
                 let most = match kind {
                     MessageKind::Msi => 32,
@@ -217,7 +223,16 @@ proptest! {
         while next != 0 {
             prop_assert!(next >= 0x40 && next % 4 == 0 && !seen.contains(&next));
             seen.push(next);
-            prop_assert_ne!(byte(next) as u8, capability_id::ADVANCED_FEATURES);
+            let header = function.registers().dword(next);
+            prop_assert_eq!((header.writable | header.live | header.forward) & 0xffff, 0, "{:#x} can change", next);
+            prop_assert!(!matches!(byte(next) as u8, 0x00 | 0x02 | 0x04 | 0x06 | 0x08 | 0x0b | 0x0c | 0x0e | 0x0f));
+            prop_assert!(byte(next) as u8 <= capability_id::ADVANCED_FEATURES, "{:#x}", byte(next));
+            let emulated = [capability_id::MSI, capability_id::MSIX, capability_id::POWER];
+            for offset in (next..next + 12).step_by(4).take(if byte(next) == 1 { 2 } else { 3 }) {
+                let register = function.registers().dword(offset);
+                let passed = emulated.contains(&(byte(next) as u8)) && register.live | register.forward != 0;
+                prop_assert!(!passed, "{offset:#x}: {register:?}");
+            }
             next = byte(next + 1) as u16;
         }
         let header = |offset| function.read_config(offset, 4, |_, _| false).value;

@@ -13,6 +13,17 @@ pub struct Register {
     pub forward: u32,
     /// Writing a one clears the bit in the function, so a zero goes there unless the guest wrote a one.
     pub clear: u32,
+    /// Fields of the writable bits that take no value above one.
+    pub limits: [Limit; 2],
+}
+
+/// A field that keeps what it has when a value above `most` is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Its bits.
+    pub mask: u32,
+    /// The largest value, in place.
+    pub most: u32,
 }
 
 /// What a guest reads: the shadow, and which bits of it are to be replaced by the function's.
@@ -131,7 +142,13 @@ impl Registers {
         let (value, covered) = (u32::from_le_bytes(bytes) << shift, width_mask(len) << shift);
         let register = self.dwords.get_mut(usize::from(offset) / 4)?;
         let change = register.writable & covered;
-        register.shadow = register.shadow & !change | value & change;
+        let before = register.shadow;
+        register.shadow = before & !change | value & change;
+        for limit in register.limits {
+            if register.shadow & limit.mask > limit.most {
+                register.shadow = register.shadow & !limit.mask | before & limit.mask;
+            }
+        }
         // A zero does nothing to a bit that a one clears: such bits are the function's business only where the guest
         // wrote ones, so that a write to COMMAND does not become one to STATUS.
         let forward = register.forward & covered & !(register.clear & !value);
@@ -180,6 +197,17 @@ mod tests {
         assert_eq!(registers.write(0x40, &[0; 4]), None);
         assert_eq!(registers.dword(0x40).shadow, 0xaa00_00aa);
         assert_eq!(registers.write(0x100, &[0; 4]), None);
+    }
+
+    #[test]
+    fn a_field_with_a_limit_keeps_what_it_has_rather_than_go_above() {
+        let limits = [Limit { mask: 0x70, most: 0x20 }, Limit::default()];
+        let mut registers =
+            registers(Register { shadow: 0x10, writable: 0xff, limits, ..Default::default() });
+        for (write, shadow) in [(0x21, 0x21), (0x3f, 0x2f), (0x70, 0x20), (0x00, 0x00), (0x80, 0x80)] {
+            registers.write(0x40, &[write]);
+            assert_eq!(registers.dword(0x40).shadow, shadow, "{write:#x}");
+        }
     }
 
     #[test]

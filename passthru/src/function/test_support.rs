@@ -13,7 +13,8 @@ pub fn report() -> Report {
         dma: DmaReach::Mapped,
         mappings: None,
         granularity: 4096,
-        reset: Some(ResetMethod::Host),
+        reset: Some(ResetMethod::FunctionLevel),
+        power_states: true,
         error_events: false,
         request_events: false,
     }
@@ -53,5 +54,5 @@ pub fn endpoint() -> Description {
     bars[0] = Region { size: 0x4000, mappable: vec![0..0x4000], accessible: true };
     bars[2] = Region { size: 0x20, mappable: Vec::new(), accessible: true };
     bars[3] = Region { size: 0x10000, mappable: vec![0..0x10000], accessible: true };
-    Description { config, bars }
+    Description { config, bars, rom: Region::default() }
 }

@@ -78,6 +78,16 @@ impl Vectors {
         }
     }
 
+    /// The host could not do what it was told of a vector, which is silent now and has nothing any more; it is told again
+    /// when the guest writes to the vector next, or turns all on.
+    pub fn failed(&mut self, kind: MessageKind, vector: u16) {
+        if self.on.is_some_and(|(on, _)| on == kind)
+            && let Some(told) = self.told.get_mut(usize::from(vector))
+        {
+            *told = Told::Nothing;
+        }
+    }
+
     /// The host holds back what this vector signals.
     pub fn is_masked(&self, kind: MessageKind, vector: u16) -> bool {
         self.on.is_some_and(|(on, _)| on == kind) && self.told.get(usize::from(vector)) == Some(&Told::Masked)
@@ -123,6 +133,20 @@ mod tests {
         assert!(vectors.is_masked(MessageKind::Msix, 0) && !vectors.is_masked(MessageKind::Msix, 1));
         assert_eq!(settle(&mut vectors, &[Silent, Silent, Message(B)]), []);
         assert_eq!(settle(&mut vectors, &[Message(A), Silent, Message(B)]), [(0, VectorState::Armed(A))]);
+    }
+
+    #[test]
+    fn a_vector_that_failed_is_told_again() {
+        let mut vectors = Vectors::default();
+        vectors.switch(Some((MessageKind::Msix, 3)), &mut Vec::new());
+        settle(&mut vectors, &[Want::Message(A), Want::Message(A), Want::Silent]);
+        for (kind, vector) in [(MessageKind::Msix, 1), (MessageKind::Msix, 9), (MessageKind::Msi, 0)] {
+            vectors.failed(kind, vector);
+        }
+        assert_eq!(
+            settle(&mut vectors, &[Want::Message(A), Want::Message(A), Want::Silent]),
+            [(1, VectorState::Armed(A))]
+        );
     }
 
     #[test]

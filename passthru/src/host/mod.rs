@@ -15,9 +15,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::pci::registers::VENDOR_ID;
 use crate::ports::{MsiMessage, PortError};
 
-pub use crate::pci::bar::COUNT as BARS;
+pub use crate::pci::bar::{COUNT as BARS, ROM};
 
 /// What a function is, as its host finds it when it is opened.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Description {
     pub config: Vec<u8>,
     /// The BARs, by index. The upper half of a 64-bit BAR is empty.
     pub bars: [Region; BARS],
+    /// The expansion ROM; accesses to it name BAR [`ROM`].
+    pub rom: Region,
 }
 
 /// The memory or ports behind a BAR.
@@ -33,7 +36,8 @@ pub struct Description {
 pub struct Region {
     /// Bytes, 0 when there is nothing.
     pub size: u64,
-    /// The ranges that [`HostFunction::map`] can map, page-aligned and ascending.
+    /// The ranges that [`HostFunction::map`] can map, page-aligned and ascending. That of a BAR that is smaller than a page
+    /// is the whole page, where nothing else of the host is in it.
     pub mappable: Vec<Range<u64>>,
     /// What is not mapped can be read and written by [`HostFunction::bar_read`] and [`HostFunction::bar_write`].
     pub accessible: bool,
@@ -59,13 +63,39 @@ pub enum DmaReach {
     InProcess,
 }
 
-/// When a function is reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a function is reset. The first that a function has is used, in this order, which is the kernel's
+/// (`pci_reset_fn_methods` in `drivers/pci/pci.c`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResetMethod {
-    /// By [`HostFunction::reset`], with which the host chooses among what the function has.
-    Host,
+    /// In a way of its own that the host knows: a device-specific or firmware method, or a simulated function's.
+    Own,
+    /// Function-level reset by PCI Express (PCIe 6.0 §6.6.2).
+    FunctionLevel,
+    /// Function-level reset by the Advanced Features capability (PCI SIG ECN "Advanced Capabilities for Conventional
+    /// PCI").
+    AdvancedFeatures,
+    /// By the way from D3hot to D0, which loses the function's state (PCIe 6.0 §5.3.1.4).
+    Power,
+    /// By its bus, on which it is alone, or by its slot.
+    Bus,
+    /// By its bus, together with these functions, which belong to the same VM.
+    BusWith(Arc<[Arc<str>]>),
     /// By the host itself when it gives the function to a VM and takes it back, and at no other time.
     AtAttach,
+}
+
+impl fmt::Display for ResetMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResetMethod::Own => f.write_str("device-specific"),
+            ResetMethod::FunctionLevel => f.write_str("FLR"),
+            ResetMethod::AdvancedFeatures => f.write_str("AF-FLR"),
+            ResetMethod::Power => f.write_str("PM (D3hot to D0)"),
+            ResetMethod::Bus => f.write_str("bus"),
+            ResetMethod::BusWith(others) => write!(f, "bus, together with {}", others.join(", ")),
+            ResetMethod::AtAttach => f.write_str("by the host at attach and detach"),
+        }
+    }
 }
 
 /// What a host can do with a function: for an embedder to print and to branch on.
@@ -89,6 +119,8 @@ pub struct Report {
     pub mappings: Option<u32>,
     /// Mappings start and end on multiples of this many bytes.
     pub granularity: u64,
+    /// Power states can be passed on: D3hot takes its BARs away, and D0 brings it back with the registers it had.
+    pub power_states: bool,
     /// How it can be reset; nothing when it cannot.
     pub reset: Option<ResetMethod>,
     /// The host tells of errors that it finds (AER).
@@ -100,7 +132,12 @@ pub struct Report {
 impl Report {
     /// [`HostFunction::reset`] works at any time.
     pub fn can_reset(&self) -> bool {
-        self.reset == Some(ResetMethod::Host)
+        self.reset.as_ref().is_some_and(|method| *method != ResetMethod::AtAttach)
+    }
+
+    /// [`HostFunction::reset`] works at any time and touches no other function.
+    pub fn resets_alone(&self) -> bool {
+        self.can_reset() && !matches!(self.reset, Some(ResetMethod::BusWith(_)))
     }
 }
 
@@ -157,6 +194,18 @@ pub struct VectorChange {
     pub state: VectorState,
 }
 
+/// What a host tells of a function by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// The function failed in a way that its error reporting calls uncorrectable (AER); what it does now is undefined.
+    Error,
+    /// The host wants the function back, and waits for it.
+    Request,
+}
+
+/// Hears of [`HostEvent`]s. Called on the VMM's event loop; takes no lock and returns at once.
+pub type Listener = Arc<dyn Fn(HostEvent) + Send + Sync>;
+
 /// A call to the host that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{device}: {operation}: {source}")]
@@ -179,6 +228,9 @@ pub enum Cause {
     /// The VMM, through one of its ports.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// It can only be reset together with these functions, not all of which are to be.
+    #[error("it can only be reset together with {}", .0.join(", "))]
+    OnlyWith(Arc<[Arc<str>]>),
 }
 
 impl Cause {
@@ -186,6 +238,7 @@ impl Cause {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Cause::Host(error) | Cause::Port(PortError { source: error, .. }) => error.raw_os_error(),
+            Cause::OnlyWith(_) => None,
         }
     }
 }
@@ -242,9 +295,15 @@ pub enum Operation {
     /// Turning a kind of interrupt off.
     #[error("turning {0} off")]
     DisableVectors(MessageKind),
+    /// Turning INTx on or off.
+    #[error("turning INTx {}", if *.0 { "on" } else { "off" })]
+    Intx(bool),
     /// Resetting the function.
     #[error("reset")]
     Reset,
+    /// Listening to what the host tells by itself.
+    #[error("listening to {0:?} events")]
+    Listen(HostEvent),
 }
 
 /// A host's function. Its calls may come from several threads at once, except that those which change a thing come
@@ -261,16 +320,23 @@ pub trait HostFunction: Send + Sync {
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<(), HostError>;
     /// Writes 1, 2 or 4 bytes of the physical configuration space.
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), HostError>;
-    /// Reads 1 to 8 bytes of a BAR.
+    /// Reads 1 to 8 bytes of a BAR, or of the expansion ROM, which is BAR [`ROM`].
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), HostError>;
     /// Writes 1 to 8 bytes of a BAR.
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), HostError>;
 
     /// Makes part of a memory BAR, inside one of its [`Region::mappable`] ranges, appear at a guest-physical address,
-    /// and within reach of other functions' DMA where the IOMMU allows that.
+    /// and within reach of other functions' DMA where the IOMMU allows that. After an error nothing of it is there.
     fn map(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
-    /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more.
+    /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more. After an error it may
+    /// still be there, and the call can be made again.
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
+
+    /// An access to what is mapped of it would be answered: it is there, decodes memory and is in D0.
+    fn answers(&self) -> bool {
+        let mut vendor = [0xff; 2];
+        self.config_read(VENDOR_ID, &mut vendor).is_ok() && vendor != [0xff; 2]
+    }
 
     /// Turns a kind of vectors on, if it is not yet, `count` of them, and makes those that are given what they are to be.
     /// Without any the function's enable bit is set and no vector armed, which a function may well take note of. `count`
@@ -285,7 +351,22 @@ pub trait HostFunction: Send + Sync {
     /// own pending bit.
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool;
 
+    /// Calls to the host's kernel so far that set vectors up or took them down, for measuring.
+    fn vector_calls(&self) -> u64 {
+        0
+    }
+
+    /// Turns INTx on or off; only where [`Report::intx`] says so, and only while no kind of vectors is on. While it is on,
+    /// the line that the VMM has for the function's pin is up as long as the function asserts it, except while the
+    /// function's own command register disables INTx.
+    fn set_intx(&self, on: bool) -> Result<(), HostError>;
+
+    /// Lets `listener` hear of the events that [`Report::error_events`] and [`Report::request_events`] promise, from now
+    /// until the function is closed.
+    fn listen(&self, listener: Listener) -> Result<(), HostError>;
+
     /// Brings the function to the state it has after power-on, but for configuration registers that the host keeps.
-    /// Only where [`Report::can_reset`] says so; takes 100 ms and more (PCIe 6.0 §6.6.2).
+    /// Only where [`Report::can_reset`] says so; takes 100 ms and more (PCIe 6.0 §6.6.2). Nothing of it is mapped
+    /// and no vector on meanwhile; calls that come all the same may fail.
     fn reset(&self) -> Result<(), HostError>;
 }

@@ -1,10 +1,13 @@
 //! Base address registers as a type 0 header has them (PCIe 6.0 §7.5.1.2.1).
 
 use super::Space;
-use super::registers::BAR0;
+use super::registers::{BAR0, ROM_BAR};
 
 /// BARs of a type 0 header.
 pub const COUNT: usize = 6;
+
+/// Index of the expansion ROM's BAR, behind those.
+pub const ROM: u8 = 6;
 
 /// What a BAR claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl BarKind {
 /// A BAR that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// Register 0 to 5; of a 64-bit BAR the lower one.
+    /// Register 0 to 5, of a 64-bit BAR the lower one; or [`ROM`].
     pub index: u8,
     /// What it claims.
     pub kind: BarKind,
@@ -86,7 +89,7 @@ pub struct Bar {
 impl Bar {
     /// Offset of its first register in configuration space.
     pub const fn register(&self) -> u16 {
-        BAR0 + 4 * self.index as u16
+        if self.index == ROM { ROM_BAR } else { BAR0 + 4 * self.index as u16 }
     }
 
     /// The address bits of the registers that software can write; the size is coded in the others.
@@ -114,6 +117,12 @@ pub enum BarProblem {
         /// The size given.
         size: u64,
     },
+    /// No power of two, or too small or large for a ROM.
+    #[error(
+        "its expansion ROM has a size of {0:#x} bytes, which is no power of two from 2 KiB to 16 MiB; the guest does not \
+         see it"
+    )]
+    Rom(u64),
     /// A 64-bit BAR in the last register.
     #[error("BAR 5 says it is 64 bits wide, with no register for the upper half; the guest does not see it")]
     NoUpperHalf,
@@ -143,6 +152,20 @@ pub fn decode(registers: [u32; COUNT], sizes: [u64; COUNT]) -> (Vec<Bar>, Vec<Ba
         }
     }
     (bars, problems)
+}
+
+/// Sizes of an expansion ROM, in bytes (PCIe 6.0 §7.5.1.2.4).
+pub const ROM_SIZES: std::ops::RangeInclusive<u64> = 1 << 11..=1 << 24;
+
+/// The BAR of an expansion ROM of this size; nothing when the size is 0.
+pub fn rom(size: u64) -> Result<Option<Bar>, BarProblem> {
+    match size {
+        0 => Ok(None),
+        size if size.is_power_of_two() && ROM_SIZES.contains(&size) => {
+            Ok(Some(Bar { index: ROM, kind: BarKind::Memory32 { prefetchable: false }, size }))
+        }
+        size => Err(BarProblem::Rom(size)),
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +206,18 @@ mod tests {
         assert_eq!(bars, []);
         assert_eq!(problems.len(), 5);
         assert_eq!(problems.last(), Some(&BarProblem::NoUpperHalf));
+    }
+
+    #[test]
+    fn a_rom_has_the_sizes_that_its_register_can_tell() {
+        assert_eq!(rom(0), Ok(None));
+        for size in [0x800, 0x1_0000, 0x100_0000] {
+            let bar = rom(size).unwrap().unwrap();
+            assert_eq!((bar.register(), bar.address_mask()), (0x30, 0xffff_ffff & !(size - 1)));
+        }
+        for size in [1, 0x400, 0xc00, 0x1801, 0x200_0000, u64::MAX] {
+            assert_eq!(rom(size), Err(BarProblem::Rom(size)));
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 pub mod address;
 pub mod bar;
 pub mod capability;
+mod extent;
 pub mod registers;
+pub mod rom;
 
 pub use address::{AddressError, HostAddress, Slot, SlotError};
 

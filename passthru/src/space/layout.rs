@@ -3,8 +3,14 @@
 //! A guest may put a BAR on top of RAM, of another BAR, or where no host bridge leads. A BAR that would overlap one that
 //! answers already, or that is not wholly inside a window of its bus, answers nowhere until what stands in its way
 //! moves; the one that was there first stays.
+//!
+//! Memory is mapped by pages. A BAR that is smaller than a page can be mapped only while the page is its own: it begins the
+//! page, the whole page is inside the windows, and nothing else answers in it.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,15 +45,18 @@ impl Windows {
 pub struct Placed {
     /// Whose it is.
     pub owner: OwnerId,
-    /// BAR 0 to 5.
+    /// BAR 0 to 5, or [`crate::pci::bar::ROM`].
     pub bar: u8,
     /// Memory or I/O.
     pub space: Space,
     /// Where.
     pub range: Range<u64>,
+    /// The pages that it touches are its own: nothing else can be reached through them.
+    pub whole_pages: bool,
 }
 
-/// What a change amounts to: first everything of `remove` goes, then everything of `add` comes.
+/// What a change amounts to: first everything of `remove` goes, then everything of `add` comes. A BAR whose page becomes
+/// its own, or no longer is, goes and comes again at the same address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// BARs that no longer answer there.
@@ -59,14 +68,27 @@ pub struct Changes {
 }
 
 /// Who answers where. Pure: nothing is mapped here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Layout {
     windows: BTreeMap<OwnerId, Arc<Windows>>,
     placed: BTreeMap<(Space, u64), Placed>,
     /// Where in `placed` each BAR is.
     answering: BTreeMap<(OwnerId, u8), (Space, u64)>,
-    /// In the order in which they were made.
+    /// In the order in which they were made; each BAR is here once at most.
     waiting: Vec<Placed>,
+    page: u64,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout {
+            windows: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            answering: BTreeMap::new(),
+            waiting: Vec::new(),
+            page: 4096,
+        }
+    }
 }
 
 impl Layout {
@@ -75,15 +97,47 @@ impl Layout {
         self.windows.insert(owner, windows);
     }
 
+    /// Pages have at least this many bytes, a power of two. 4096 if nobody says more.
+    pub fn coarsen(&mut self, page: u64) {
+        if page.is_power_of_two() {
+            self.page = self.page.max(page);
+        }
+    }
+
+    /// Changes the windows in which an owner's BARs answer. Those that stay inside are not disturbed; those that fell
+    /// outside wait, and those that waited are placed where they now can be.
+    pub fn set_windows(&mut self, owner: OwnerId, windows: Arc<Windows>) -> Changes {
+        let mut changes = Changes::default();
+        if self.windows.get(&owner).is_none_or(|old| *old == windows) {
+            return changes;
+        }
+        let mut pages = BTreeSet::new();
+        for bar in self.bars(owner) {
+            let Some(placed) = self.answering.get(&(owner, bar)).and_then(|key| self.placed.get(key)) else {
+                continue;
+            };
+            if windows.contains(placed.space, &placed.range) {
+                pages.extend(self.shared_page(placed));
+            } else if let Some(placed) = self.take(owner, bar) {
+                self.waiting.push(Placed { whole_pages: false, ..placed.clone() });
+                changes.remove.push(placed);
+            }
+        }
+        self.windows.insert(owner, windows);
+        self.place_waiting(&mut changes);
+        self.settle_pages(&mut changes, pages);
+        changes.refused = self.waiting.iter().filter(|p| p.owner == owner).cloned().collect();
+        changes
+    }
+
     /// Takes away all that an owner has.
     pub fn remove_owner(&mut self, owner: OwnerId) -> Changes {
         self.windows.remove(&owner);
         self.waiting.retain(|p| p.owner != owner);
         let mut changes = Changes::default();
-        let bars: Vec<u8> =
-            self.answering.range((owner, 0)..=(owner, u8::MAX)).map(|((_, bar), _)| *bar).collect();
-        changes.remove.extend(bars.into_iter().filter_map(|bar| self.take(owner, bar)));
+        changes.remove.extend(self.bars(owner).into_iter().filter_map(|bar| self.take(owner, bar)));
         self.place_waiting(&mut changes);
+        self.settle_pages(&mut changes, BTreeSet::new());
         changes
     }
 
@@ -97,12 +151,24 @@ impl Layout {
         for change in moves {
             let Some(base) = change.base else { continue };
             let range = base..base.saturating_add(change.size);
-            self.waiting.push(Placed { owner, bar: change.bar, space: change.space, range });
+            let Placement { bar, space, .. } = *change;
+            self.waiting.push(Placed { owner, bar, space, range, whole_pages: false });
         }
         self.place_waiting(&mut changes);
+        self.settle_pages(&mut changes, BTreeSet::new());
         let refused = |p: &&Placed| p.owner == owner && moves.iter().any(|m| m.bar == p.bar);
         changes.refused = self.waiting.iter().filter(refused).cloned().collect();
         changes
+    }
+
+    /// A BAR of an owner, where it answers now.
+    pub fn get(&self, owner: OwnerId, bar: u8) -> Option<&Placed> {
+        self.placed.get(self.answering.get(&(owner, bar))?)
+    }
+
+    /// The BARs of an owner that answer.
+    pub fn bars(&self, owner: OwnerId) -> Vec<u8> {
+        self.answering.range((owner, 0)..=(owner, u8::MAX)).map(|((_, bar), _)| *bar).collect()
     }
 
     fn take(&mut self, owner: OwnerId, bar: u8) -> Option<Placed> {
@@ -112,11 +178,12 @@ impl Layout {
 
     fn place_waiting(&mut self, changes: &mut Changes) {
         let waiting = std::mem::take(&mut self.waiting);
-        for placed in waiting {
+        for mut placed in waiting {
             let inside =
                 self.windows.get(&placed.owner).is_some_and(|w| w.contains(placed.space, &placed.range));
             if inside && self.is_free(placed.space, &placed.range) {
                 let key = (placed.space, placed.range.start);
+                placed.whole_pages = placed.space == Space::Memory && self.shared_page(&placed).is_none();
                 self.answering.insert((placed.owner, placed.bar), key);
                 self.placed.insert(key, placed.clone());
                 changes.add.push(placed);
@@ -130,97 +197,40 @@ impl Layout {
         let below = self.placed.range((space, 0)..(space, range.end)).next_back();
         below.is_none_or(|(_, p)| p.range.end <= range.start)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const A: OwnerId = OwnerId(1);
-    const B: OwnerId = OwnerId(2);
-
-    fn layout() -> Layout {
-        let mut layout = Layout::default();
-        let windows = Windows {
-            memory: vec![0xc000_0000..0xe000_0000, 0x1_0000_0000..0x2_0000_0000],
-            io: vec![0x1000..0x1_0000],
-        };
-        for owner in [A, B] {
-            layout.add_owner(owner, Arc::new(windows.clone()));
-        }
-        layout
+    /// The page that a BAR may have to share, being smaller: sizes are powers of two and addresses multiples of them.
+    fn shared_page(&self, placed: &Placed) -> Option<u64> {
+        let len = placed.range.end - placed.range.start;
+        (placed.space == Space::Memory && len < self.page).then(|| placed.range.start & !(self.page - 1))
     }
 
-    fn at(bar: u8, base: u64, size: u64) -> Placement {
-        Placement { bar, space: Space::Memory, size, base: Some(base) }
-    }
-
-    fn bars(placed: &[Placed]) -> Vec<(OwnerId, u8)> {
-        placed.iter().map(|p| (p.owner, p.bar)).collect()
-    }
-
-    #[test]
-    fn bars_answer_in_windows_only() {
-        for (base, answers) in [
-            (0xc000_0000, true),
-            (0xdfff_f000, true),
-            (0xdfff_f800, false),
-            (0xe000_0000, false),
-            (0, false),
-            (0x1_0000_0000, true),
-            (u64::MAX - 0xfff, false),
-        ] {
-            let changes = layout().place(A, &[at(0, base, 0x1000)]);
-            assert_eq!(changes.add.len() == 1, answers, "{base:#x}");
-            assert_eq!(changes.refused.len() == 1, !answers, "{base:#x}");
-        }
-        let io = Placement { bar: 1, space: Space::Io, size: 0x20, base: Some(0xfffffff0) };
-        assert_eq!(layout().place(A, &[io]).add, []);
-    }
-
-    #[test]
-    fn the_first_stays_and_the_second_waits() {
-        let mut layout = layout();
-        layout.place(A, &[at(0, 0xc000_0000, 0x4000)]);
-        let changes = layout.place(B, &[at(2, 0xc000_3000, 0x1000)]);
-        assert_eq!((bars(&changes.add), bars(&changes.refused)), (vec![], vec![(B, 2)]));
-        let changes = layout.place(A, &[at(0, 0xc001_0000, 0x4000)]);
-        assert_eq!((bars(&changes.remove), bars(&changes.add)), (vec![(A, 0)], vec![(B, 2), (A, 0)]));
-        let changes = layout.remove_owner(B);
-        assert_eq!((bars(&changes.remove), changes.add), (vec![(B, 2)], vec![]));
-    }
-
-    #[test]
-    fn bars_that_swap_in_one_change_both_answer() {
-        let mut layout = layout();
-        layout.place(A, &[at(0, 0xc000_0000, 0x1000), at(1, 0xc000_1000, 0x1000)]);
-        let changes = layout.place(A, &[at(0, 0xc000_1000, 0x1000), at(1, 0xc000_0000, 0x1000)]);
-        assert_eq!((changes.remove.len(), changes.add.len(), changes.refused.len()), (2, 2, 0));
-    }
-
-    proptest! {
-        #[test]
-        fn what_answers_never_overlaps_and_is_what_the_changes_say(
-            steps in prop::collection::vec((any::<bool>(), 0u8..3, prop::option::of(0u64..64), 0u32..4), 0..60)
-        ) {
-            let mut layout = layout();
-            let mut answering: Vec<Placed> = Vec::new();
-            for (second, bar, page, log) in steps {
-                let size = 0x1000u64 << log;
-                let base = page.map(|p| (0xbfff_0000 + p * 0x1000) & !(size - 1));
-                let owner = if second { B } else { A };
-                let changes = layout.place(owner, &[Placement { bar, space: Space::Memory, size, base }]);
-                for gone in &changes.remove {
-                    let before = answering.len();
-                    answering.retain(|p| p != gone);
-                    prop_assert_eq!(answering.len(), before - 1);
+    /// Sets who has a page of its own, in `pages` and those that `changes` concern.
+    fn settle_pages(&mut self, changes: &mut Changes, mut pages: BTreeSet<u64>) {
+        pages.extend(changes.remove.iter().chain(&changes.add).filter_map(|p| self.shared_page(p)));
+        for page in pages {
+            let range = page..page.saturating_add(self.page);
+            let here: Vec<u64> = self
+                .placed
+                .range((Space::Memory, range.start)..(Space::Memory, range.end))
+                .map(|((_, start), _)| *start)
+                .collect();
+            for start in &here {
+                let Some(placed) = self.placed.get_mut(&(Space::Memory, *start)) else { continue };
+                let whole = here.len() == 1
+                    && *start == range.start
+                    && self.windows.get(&placed.owner).is_some_and(|w| w.contains(Space::Memory, &range));
+                let (owner, bar) = (placed.owner, placed.bar);
+                if placed.range.end - start >= self.page || placed.whole_pages == whole {
+                    continue;
                 }
-                for new in changes.add {
-                    prop_assert!(new.range.start >= 0xc000_0000);
-                    prop_assert!(answering.iter().all(|p| p.range.end <= new.range.start || new.range.end <= p.range.start));
-                    answering.push(new);
+                let before = placed.clone();
+                placed.whole_pages = whole;
+                match changes.add.iter_mut().find(|p| (p.owner, p.bar) == (owner, bar)) {
+                    Some(new) => new.whole_pages = whole,
+                    None => {
+                        changes.add.push(placed.clone());
+                        changes.remove.push(before);
+                    }
                 }
             }
         }

@@ -1,23 +1,31 @@
 //! The guest addresses at which functions answer, shared by all functions of a VM.
 
 pub mod layout;
+mod owner;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use log::{debug, warn};
+use log::{Level, debug, log, warn};
 use parking_lot::Mutex;
 
 use crate::function::Placement;
-use crate::function::pieces::{Backing, Piece, Reason};
-use crate::host::{BarRange, HostFunction};
+use crate::function::pieces::Piece;
+use crate::host::HostFunction;
 use crate::pci::{Slot, Space};
 use crate::ports::{BarAccess, MemoryPort, Trap};
-use layout::{Layout, OwnerId, Placed, Windows};
+use layout::{Changes, Layout, OwnerId, Windows};
+use owner::{Owner, Stuck};
 
 /// Carries out what the [`Layout`] decides: maps, unmaps and traps the BARs of all functions of a VM, one change at a
 /// time.
+///
+/// A step that fails leaves nothing that is not known here: what could not be mapped is trapped, what could not be
+/// unmapped is tried again with every further change and keeps its host function alive until then, and an address that
+/// it occupies is not mapped a second time.
 pub struct AddressSpace {
     memory: Arc<dyn MemoryPort>,
     state: Mutex<State>,
@@ -28,21 +36,16 @@ struct State {
     layout: Layout,
     owners: HashMap<OwnerId, Owner>,
     next: u32,
+    stuck: Vec<Stuck>,
+    traps: Traps,
 }
 
-struct Owner {
-    host: Arc<dyn HostFunction>,
-    access: Arc<dyn BarAccess>,
-    slot: Slot,
-    pieces: Vec<Piece>,
-    /// Pieces whose mapping failed where their BAR is now; they are trapped there.
-    failed: HashSet<BarRange>,
-    /// A mapping failed before, and that was said.
+#[derive(Default)]
+struct Traps {
+    /// Those that could not be taken away.
+    stuck: Vec<(Space, Range<u64>)>,
+    /// A change failed before, and that was said.
     warned: bool,
-    /// What is mapped and where, so that exactly this is unmapped.
-    mapped: Vec<(BarRange, u64)>,
-    /// What is trapped and where.
-    trapped: Vec<(u8, Space, Range<u64>)>,
 }
 
 impl AddressSpace {
@@ -63,20 +66,9 @@ impl AddressSpace {
         let mut state = self.state.lock();
         let id = OwnerId(state.next);
         state.next = state.next.wrapping_add(1);
+        state.layout.coarsen(host.report().granularity);
         state.layout.add_owner(id, windows);
-        state.owners.insert(
-            id,
-            Owner {
-                host,
-                access,
-                slot,
-                pieces,
-                failed: HashSet::new(),
-                warned: false,
-                mapped: Vec::new(),
-                trapped: Vec::new(),
-            },
-        );
+        state.owners.insert(id, Owner::new(host, access, slot, pieces));
         id
     }
 
@@ -88,17 +80,55 @@ impl AddressSpace {
         state.owners.remove(&owner);
     }
 
+    /// Changes the windows in which a function's BARs answer, as when the guest programs the bridge above it. BARs that
+    /// stay inside are not disturbed.
+    pub fn set_windows(&self, owner: OwnerId, windows: Arc<Windows>) {
+        let mut state = self.state.lock();
+        let changes = state.layout.set_windows(owner, windows);
+        self.carry_out(&mut state, changes);
+    }
+
     /// How each part of a function's BARs reaches the guest, at the addresses that they have now.
     pub fn pieces(&self, owner: OwnerId) -> Vec<Piece> {
-        let state = self.state.lock();
-        let Some(owner) = state.owners.get(&owner) else { return Vec::new() };
-        owner.pieces.iter().map(|piece| owner.now(piece)).collect()
+        self.state.lock().owners.get(&owner).map(Owner::pieces).unwrap_or_default()
     }
 
     /// Moves BARs of a function.
     pub fn place(&self, owner: OwnerId, moves: &[Placement]) {
         let mut state = self.state.lock();
         let changes = state.layout.place(owner, moves);
+        self.carry_out(&mut state, changes);
+    }
+
+    /// Unmaps the functions that no longer answer their host, and traps their BARs instead: accesses then read all-ones,
+    /// where one to a mapping would fail the vCPU. They are mapped again when the guest next moves their BARs or turns
+    /// their decoding on. For a vCPU whose access to mapped memory the hypervisor could not carry out; false when all
+    /// functions answer.
+    ///
+    /// A host takes a function's mappings away while it does not decode memory or is not in D0, and when it is unplugged
+    /// or given back.
+    pub fn withdraw_unanswered(&self) -> bool {
+        let mut state = self.state.lock();
+        let silent: Vec<OwnerId> = state
+            .owners
+            .iter()
+            .filter(|(_, owner)| owner.is_mapped() && !owner.host.answers())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &silent {
+            let bars = state.layout.bars(*id);
+            let placed: Vec<_> =
+                bars.into_iter().filter_map(|bar| state.layout.get(*id, bar).cloned()).collect();
+            self.change(
+                &mut state,
+                Changes { remove: placed.clone(), add: placed, ..Changes::default() },
+                true,
+            );
+        }
+        !silent.is_empty()
+    }
+
+    fn carry_out(&self, state: &mut State, changes: Changes) {
         for refused in &changes.refused {
             if let Some(owner) = state.owners.get(&refused.owner) {
                 debug!(
@@ -110,93 +140,85 @@ impl AddressSpace {
                 );
             }
         }
-        self.carry_out(&mut state, changes);
+        self.change(state, changes, false);
     }
 
     /// What goes is unmapped before what comes is mapped, and the traps change last, as one: so at no time an address has
-    /// two meanings. In between an access finds nothing.
-    fn carry_out(&self, state: &mut State, changes: layout::Changes) {
-        let mut remove = Vec::new();
+    /// two meanings. In between an access finds nothing. `withdrawn`: what comes is trapped, not mapped.
+    fn change(&self, state: &mut State, changes: Changes, withdrawn: bool) {
+        let State { owners, stuck, traps, .. } = state;
+        stuck.retain(|stuck| !stuck.unmap());
+        let mut remove = std::mem::take(&mut traps.stuck);
         for placed in &changes.remove {
-            if let Some(owner) = state.owners.get_mut(&placed.owner) {
-                owner.unmap(placed.bar);
-                remove.extend(owner.trapped.extract_if(.., |t| t.0 == placed.bar).map(|t| (t.1, t.2)));
+            if let Some(owner) = owners.get_mut(&placed.owner) {
+                owner.unmap(placed.bar, stuck);
+                remove.extend(owner.take_traps(placed.bar));
             }
         }
         let mut add = Vec::new();
         for placed in &changes.add {
-            if let Some(owner) = state.owners.get_mut(&placed.owner) {
-                owner.map(placed);
-                add.extend(owner.trap(placed));
+            if let Some(owner) = owners.get_mut(&placed.owner) {
+                if withdrawn {
+                    owner.withdraw(placed.bar);
+                } else {
+                    owner.map(placed, stuck);
+                }
+                add.extend(owner.traps(placed).map(|trap| (placed.owner, trap)));
             }
         }
+        let done = self.trap(traps, &remove, &add);
+        for (id, trap) in done {
+            if let Some(owner) = owners.get_mut(id) {
+                owner.note_trap(trap);
+            }
+        }
+    }
+
+    /// Changes the traps as one. Where that fails, each by itself, so that one takes no other with it. Gives those of
+    /// `add` that are there now.
+    fn trap<'a>(
+        &self,
+        traps: &mut Traps,
+        remove: &[(Space, Range<u64>)],
+        add: &'a [(OwnerId, Trap)],
+    ) -> Vec<&'a (OwnerId, Trap)> {
         if remove.is_empty() && add.is_empty() {
-            return;
+            return Vec::new();
         }
-        if let Err(error) = self.memory.trap(&remove, &add) {
-            warn!("accesses to trapped ranges of BARs will find nothing: {error}");
+        let all: Vec<Trap> = add.iter().map(|(_, trap)| trap.clone()).collect();
+        let Err(error) = self.memory.trap(remove, &all) else { return add.iter().collect() };
+        // A guest can bring this about as often as it likes.
+        let level = if std::mem::replace(&mut traps.warned, true) { Level::Debug } else { Level::Warn };
+        log!(level, "some accesses to trapped ranges of BARs may find nothing: {error}");
+        for range in remove {
+            if let Err(error) = self.memory.trap(std::slice::from_ref(range), &[]) {
+                debug!("{error}");
+                traps.stuck.push(range.clone());
+            }
         }
+        let one = |(_, trap): &&(OwnerId, Trap)| match self.memory.trap(&[], std::slice::from_ref(trap)) {
+            Ok(()) => true,
+            Err(error) => {
+                log!(level, "accesses to {trap:?} find nothing: {error}");
+                false
+            }
+        };
+        add.iter().filter(one).collect()
     }
 }
 
-impl Owner {
-    fn unmap(&mut self, bar: u8) {
-        for (range, guest) in self.mapped.extract_if(.., |m| m.0.bar == bar) {
-            if let Err(error) = self.host.unmap(range, guest) {
-                debug!("{error}");
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        for stuck in self.state.get_mut().stuck.drain(..) {
+            if !stuck.unmap() {
+                // What the hypervisor still has must stay mapped in this process.
+                warn!(
+                    "{}: {} stays mapped for the guest; the device stays open",
+                    stuck.host.name(),
+                    stuck.range
+                );
+                std::mem::forget(stuck.host);
             }
         }
-    }
-
-    /// Maps what can be mapped. A piece whose mapping fails is trapped there: slower, but it works.
-    fn map(&mut self, placed: &Placed) {
-        self.failed.retain(|range| range.bar != placed.bar);
-        for piece in self.pieces.iter().filter(|p| p.range.bar == placed.bar && p.backing == Backing::Mapped)
-        {
-            let guest = placed.range.start + piece.range.offset;
-            match self.host.map(piece.range, guest) {
-                Ok(()) => self.mapped.push((piece.range, guest)),
-                Err(error) => {
-                    self.failed.insert(piece.range);
-                    // A guest can make it fail as often as it likes.
-                    if std::mem::replace(&mut self.warned, true) {
-                        debug!("{error}");
-                    } else {
-                        warn!("{error}; every access to this part will exit while it is there");
-                    }
-                }
-            }
-        }
-    }
-
-    fn now(&self, piece: &Piece) -> Piece {
-        match piece.backing {
-            Backing::Mapped if self.failed.contains(&piece.range) => {
-                Piece { backing: Backing::Trapped(Reason::Failed), ..*piece }
-            }
-            _ => *piece,
-        }
-    }
-
-    fn trap(&mut self, placed: &Placed) -> Vec<Trap> {
-        let trapped = self
-            .pieces
-            .iter()
-            .map(|p| self.now(p))
-            .filter(|p| p.range.bar == placed.bar && p.backing != Backing::Mapped)
-            .map(|p| {
-                let start = placed.range.start + p.range.offset;
-                Trap {
-                    space: placed.space,
-                    range: start..start + p.range.len,
-                    target: self.access.clone(),
-                    slot: self.slot,
-                    bar: placed.bar,
-                    offset: p.range.offset,
-                }
-            })
-            .collect::<Vec<_>>();
-        self.trapped.extend(trapped.iter().map(|t| (placed.bar, t.space, t.range.clone())));
-        trapped
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::vmm::Vmm;
-use passthru::attached::Attached;
+use passthru::attached::{Attached, Fresh};
 use passthru::function::Shape;
 use passthru::host::simulated::SimulatedFunction;
 use passthru::pci::Slot;
@@ -23,7 +23,7 @@ fn attach(vmm: &Arc<Vmm>) -> Attached {
     let host = Arc::new(SimulatedFunction::new("demo", slot, vmm.ports()).unwrap());
     let space = Arc::new(AddressSpace::new(vmm.clone()));
     let windows = Windows { memory: vec![BAR0..0xe000_0000], io: vec![0x1000..0x1_0000] };
-    Attached::new(host, slot, Shape::default(), space, Arc::new(windows)).unwrap()
+    Attached::new(Fresh::one(host).unwrap(), slot, Shape::default(), space, Arc::new(windows)).unwrap()
 }
 
 /// With addresses in the BARs, decoding and bus mastering on.
@@ -62,7 +62,7 @@ fn bars_are_mapped_and_trapped_as_planned_and_all_goes_at_the_end() {
     vmm.read(BAR0, &mut id);
     assert_eq!(&id, b"SLTP");
     function.config().config_write(0x04, &[0, 0]);
-    assert!(vmm.is_empty());
+    assert!(vmm.book().mapped.is_empty() && vmm.book().trapped.is_empty());
     vmm.read(BAR0, &mut id);
     assert_eq!(id, [0xff; 4]);
     function.config().config_write(0x04, &[0x2, 0]);
@@ -150,7 +150,7 @@ fn a_reset_of_the_guest_leaves_nothing_behind() {
     function.config().config_write(0x72, &[0, 0x80]);
     arm(&vmm, 0, 0x40, false);
     vmm.write(BAR0 + 0x08, &[1, 2, 3, 4]);
-    function.reset().unwrap();
+    function.reset();
     assert!(vmm.is_empty());
     for (bar, address) in [(0, BAR0), (4, BAR4)] {
         function.assign(bar, address);

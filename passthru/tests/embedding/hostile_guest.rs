@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use passthru::attached::Attached;
+use passthru::attached::{Attached, Fresh};
 use passthru::function::Shape;
 use passthru::host::simulated::SimulatedFunction;
 use passthru::pci::Slot;
@@ -72,7 +72,7 @@ proptest! {
             .map(|number| {
                 let slot = Slot::new(0, 8, number).unwrap();
                 let host = Arc::new(SimulatedFunction::new("demo", slot, vmm.ports()).unwrap());
-                Attached::new(host, slot, Shape { multi_function: true }, space.clone(), windows.clone()).unwrap()
+                Attached::new(Fresh::one(host).unwrap(), slot, Shape { multi_function: true, ..Shape::default() }, space.clone(), windows.clone()).unwrap()
             })
             .collect();
         for step in steps {
@@ -90,7 +90,7 @@ proptest! {
                     vmm.write(address, &value.to_le_bytes());
                     vmm.read(address, &mut [0; 4]);
                 }
-                Step::Reset { function } => functions[function].reset().unwrap(),
+                Step::Reset { function } => functions[function].reset(),
             }
             check(&vmm)?;
         }

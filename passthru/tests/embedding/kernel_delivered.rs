@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::vmm::Vmm;
-use passthru::attached::Attached;
+use passthru::attached::{Attached, Fresh};
 use passthru::function::Shape;
 use passthru::function::pieces::{Backing, Reason};
 use passthru::host::*;
@@ -54,7 +54,7 @@ impl PptShaped {
         bars[0] = Region { size: 0x10_0000, mappable: parts, accessible: false };
         PptShaped {
             name: "/dev/ppt0".into(),
-            description: Description { config, bars },
+            description: Description { config, bars, rom: Region::default() },
             report: Report {
                 delivery: Delivery::Kernel,
                 intx: false,
@@ -66,6 +66,7 @@ impl PptShaped {
                 mappings: Some(7),
                 granularity: 4096,
                 reset: Some(ResetMethod::AtAttach),
+                power_states: false,
                 error_events: false,
                 request_events: false,
             },
@@ -75,6 +76,11 @@ impl PptShaped {
 
     fn call(&self, call: Call) {
         self.calls.lock().unwrap().push(call);
+    }
+
+    fn unsupported(&self, operation: Operation) -> HostError {
+        let source = io::Error::from(io::ErrorKind::Unsupported).into();
+        HostError { device: self.name.clone(), operation, source }
     }
 
     fn take(&self) -> Vec<Call> {
@@ -159,9 +165,16 @@ impl HostFunction for PptShaped {
         false
     }
 
+    fn set_intx(&self, on: bool) -> Result<(), HostError> {
+        Err(self.unsupported(Operation::Intx(on)))
+    }
+
+    fn listen(&self, _: Listener) -> Result<(), HostError> {
+        Ok(())
+    }
+
     fn reset(&self) -> Result<(), HostError> {
-        let source = io::Error::from(io::ErrorKind::Unsupported).into();
-        Err(HostError { device: self.name.clone(), operation: Operation::Reset, source })
+        Err(self.unsupported(Operation::Reset))
     }
 }
 
@@ -171,7 +184,8 @@ fn attach() -> (Arc<PptShaped>, Attached, Arc<dyn ConfigAccess>, Arc<Vmm>) {
     let space = Arc::new(AddressSpace::new(vmm.clone()));
     let windows = Arc::new(Windows { memory: vec![0xc000_0000..0xe000_0000], io: vec![] });
     let slot = Slot::new(0, 8, 0).unwrap();
-    let function = Attached::new(host.clone(), slot, Shape::default(), space, windows).unwrap();
+    let function =
+        Attached::new(Fresh::one(host.clone()).unwrap(), slot, Shape::default(), space, windows).unwrap();
     let config = function.config();
     (host, function, config, vmm)
 }
@@ -242,7 +256,7 @@ fn msi_comes_as_one_call_since_its_masks_are_not_shown() {
 fn the_host_resets_by_itself() {
     // The host's own reset call fails, and is not made.
     let (host, function, ..) = attach();
-    function.reset().unwrap();
+    function.reset();
     drop(function);
     assert!(host.take().iter().all(|call| matches!(call, Call::CfgWrite { .. })));
 }

@@ -5,5 +5,9 @@
 
 mod attach;
 mod hostile_guest;
+mod intx;
 mod kernel_delivered;
+mod racing;
+mod reset;
+mod rom;
 mod vmm;

@@ -1,9 +1,9 @@
 //! A VMM that only keeps book: ports in memory, as an embedder without KVM would write them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex};
 
 use passthru::pci::{Slot, Space};
@@ -26,17 +26,27 @@ pub struct Book {
     pub refuse_maps: usize,
     /// GSIs that there are.
     pub gsis: u32,
+    /// The hypervisor tells of the guest's end of interrupt.
+    pub resamples: bool,
+    /// By GSI and trigger: the eventfd that tells of it.
+    pub lines: BTreeMap<(u32, RawFd), RawFd>,
+    /// Lines that are up, and who raises them: a trigger's descriptor, or a slot's requester id.
+    pub raised: BTreeSet<(u32, i64)>,
 }
+
+/// A descriptor that is watched, and who is called.
+type Watch = (OwnedFd, Arc<dyn Fn() + Send + Sync>);
 
 pub struct Vmm {
     pub book: Mutex<Book>,
     ram: Mutex<Vec<u8>>,
+    watches: Mutex<BTreeMap<u64, Watch>>,
 }
 
 impl Vmm {
     pub fn new() -> Arc<Vmm> {
         let book = Book { gsis: 64, ..Book::default() };
-        Arc::new(Vmm { book: Mutex::new(book), ram: Mutex::new(vec![0; RAM]) })
+        Arc::new(Vmm { book: Mutex::new(book), ram: Mutex::new(vec![0; RAM]), watches: Mutex::default() })
     }
 
     pub fn ports(self: &Arc<Self>) -> Ports {
@@ -70,13 +80,53 @@ impl Vmm {
     /// Messages that signals on attached eventfds have become, taken from them as the hypervisor would.
     pub fn delivered(&self) -> Vec<MsiMessage> {
         let book = self.book();
-        let signalled = |(gsi, fd): (&u32, &RawFd)| {
-            let mut count = [0u8; 8];
-            // SAFETY: eight bytes are read into eight, from a descriptor that is open while it is attached.
-            let read = unsafe { libc::read(*fd, count.as_mut_ptr().cast(), count.len()) };
-            (read == 8).then(|| book.committed.get(gsi).copied()).flatten()
-        };
+        let signalled =
+            |(gsi, fd): (&u32, &RawFd)| drained(*fd).then(|| book.committed.get(gsi).copied()).flatten();
         book.attached.iter().filter_map(signalled).collect()
+    }
+
+    /// Turns of the event loop, until there is nothing to hear of.
+    pub fn turn(&self) {
+        loop {
+            let is_ready = |(fd, _): &&Watch| {
+                let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                // SAFETY: one pollfd is given.
+                unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+            };
+            let ready = self.watches.lock().unwrap().values().find(is_ready).map(|(_, ready)| ready.clone());
+            match ready {
+                Some(ready) => ready(),
+                None => return,
+            }
+        }
+    }
+
+    /// The level of a line, after whatever was signalled has raised it.
+    pub fn line_is_up(&self, gsi: Gsi) -> bool {
+        self.turn();
+        let mut book = self.book();
+        let triggers: Vec<RawFd> =
+            book.lines.keys().filter(|(of, _)| *of == gsi.0).map(|(_, fd)| *fd).collect();
+        for fd in triggers {
+            if drained(fd) {
+                book.raised.insert((gsi.0, fd.into()));
+            }
+        }
+        book.raised.iter().any(|(of, _)| *of == gsi.0)
+    }
+
+    /// The guest's end of interrupt, for a hypervisor that tells of it.
+    pub fn end_of_interrupt(&self, gsi: Gsi) {
+        let mut book = self.book();
+        book.raised.retain(|(of, _)| *of != gsi.0);
+        for ((of, _), resample) in &book.lines {
+            if *of == gsi.0 {
+                // SAFETY: eight bytes are written from eight, to a descriptor that is open while its line is attached.
+                unsafe { libc::write(*resample, 1u64.to_ne_bytes().as_ptr().cast(), 8) };
+            }
+        }
+        drop(book);
+        self.turn();
     }
 
     /// Nothing of any function is left.
@@ -86,7 +136,17 @@ impl Vmm {
             && book.trapped.is_empty()
             && book.routes.is_empty()
             && book.attached.is_empty()
+            && book.lines.is_empty()
+            && book.raised.is_empty()
+            && self.watches.lock().unwrap().is_empty()
     }
+}
+
+/// Something was counted on an eventfd that is open, and is taken off.
+fn drained(fd: RawFd) -> bool {
+    let mut count = [0u8; 8];
+    // SAFETY: eight bytes are read into eight.
+    unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) == 8 }
 }
 
 fn failed(operation: PortOperation, kind: io::ErrorKind) -> PortError {
@@ -170,18 +230,38 @@ impl InterruptPort for Vmm {
     }
 
     fn line(&self, slot: Slot, pin: u8) -> Gsi {
+        // Functions of one device share a line for each pin.
         Gsi(1000 + u32::from(slot.device()) * 4 + u32::from(pin))
     }
 
-    fn attach_line(&self, _: Gsi, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> Result<bool, PortError> {
-        Ok(false)
+    fn attach_line(
+        &self,
+        gsi: Gsi,
+        trigger: BorrowedFd<'_>,
+        resample: BorrowedFd<'_>,
+    ) -> Result<bool, PortError> {
+        let mut book = self.book();
+        if book.resamples {
+            book.lines.insert((gsi.0, trigger.as_raw_fd()), resample.as_raw_fd());
+        }
+        Ok(book.resamples)
     }
 
-    fn set_line(&self, _: Gsi, _: bool) -> Result<(), PortError> {
+    fn set_line(&self, gsi: Gsi, slot: Slot, raised: bool) -> Result<(), PortError> {
+        let line = (gsi.0, i64::from(slot.requester_id()) + (1 << 32));
+        let mut book = self.book();
+        if raised {
+            book.raised.insert(line)
+        } else {
+            book.raised.remove(&line)
+        };
         Ok(())
     }
 
-    fn detach_line(&self, _: Gsi, _: BorrowedFd<'_>) -> Result<(), PortError> {
+    fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError> {
+        let (line, mut book) = ((gsi.0, trigger.as_raw_fd()), self.book());
+        assert!(book.lines.remove(&line).is_some(), "only what was attached is detached");
+        book.raised.remove(&(line.0, line.1.into()));
         Ok(())
     }
 }
@@ -209,11 +289,17 @@ impl EventPort for Vmm {
         Err(failed(PortOperation::Watch, io::ErrorKind::Unsupported))
     }
 
-    fn watch(&self, _: BorrowedFd<'_>, _: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError> {
-        Err(failed(PortOperation::Watch, io::ErrorKind::Unsupported))
+    fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError> {
+        let fd = fd.try_clone_to_owned().map_err(PortOperation::Watch.failed())?;
+        let mut watches = self.watches.lock().unwrap();
+        let id = watches.last_key_value().map_or(0, |(id, _)| id + 1);
+        watches.insert(id, (fd, ready));
+        Ok(WatchId(id))
     }
 
-    fn unwatch(&self, _: WatchId) {}
+    fn unwatch(&self, watch: WatchId) {
+        assert!(self.watches.lock().unwrap().remove(&watch.0).is_some(), "unwatched once");
+    }
 
     fn register_file(&self, file: BorrowedFd<'_>) -> Result<(), PortError> {
         self.book().files.push(file.as_raw_fd());

@@ -84,7 +84,7 @@ pub(super) fn device(bridge: &HostBridge, wiring: usize, sink: &mut dyn AmlSink)
             &Name::new("_BBN".into(), &bus),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources.iter().map(|r| &**r).collect())),
             &Method::new("_PRT".into(), 0, false, vec![&Return::new(&wiring)]),
-            &Osc,
+            &Osc { hot_plug: bridge.last_behind_ports.is_some() },
         ],
     )
     .to_aml_bytes(sink);
@@ -92,12 +92,13 @@ pub(super) fn device(bridge: &HostBridge, wiring: usize, sink: &mut dyn AmlSink)
 
 /// _CRS: what the bridge forwards.
 ///
-/// The bus range is the one bus. There are no bridges behind which further buses could appear, so any bus that the
-/// range named beside it would only be searched in vain, and a range up to the next host bridge's bus would change
+/// The bus range is the one bus, and those behind its root ports. Further buses cannot appear, so any bus that the
+/// range named beside them would only be searched in vain, and a range up to the next host bridge's bus would change
 /// for one bus when another one comes.
 fn resources(bridge: &HostBridge) -> Vec<Box<dyn Aml>> {
     let bus = u16::from(bridge.bus);
-    let mut resources: Vec<Box<dyn Aml>> = vec![Box::new(AddressSpace::new_bus_number(bus, bus))];
+    let mut resources: Vec<Box<dyn Aml>> =
+        vec![Box::new(AddressSpace::new_bus_number(bus, bridge.last_bus().into()))];
     let port_window = |start: u64, end: u64| -> Box<dyn Aml> {
         Box::new(AddressSpace::new_io(start as u16, (end - 1) as u16, None))
     };

@@ -95,11 +95,11 @@ impl Tables {
     }
 }
 
-/// ECAM of segment 0 (PCI Firmware Specification 3.3 §4.1.2), up to the last bus that has a host bridge.
+/// ECAM of segment 0 (PCI Firmware Specification 3.3 §4.1.2), up to the last bus of a host bridge.
 ///
 /// ECAM decodes all 256 buses, but Linux searches each bus that is named here for devices, host bridge or not.
 fn mcfg(platform: &Platform<'_>) -> MCFG {
-    let last_bus = platform.host_bridges.iter().map(|bridge| bridge.bus).max().unwrap_or(0);
+    let last_bus = platform.host_bridges.iter().map(HostBridge::last_bus).max().unwrap_or(0);
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     mcfg.add_ecam(layout::ECAM.start, 0, 0, last_bus);
     mcfg

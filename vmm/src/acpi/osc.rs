@@ -14,9 +14,12 @@ const SHARED: &str = "POSC";
 const PCI_HOST_BRIDGE: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
 const REVISION: u8 = 1;
 
-/// Control bit 4, the PCI Express capability structure, is all that is granted. Hot-plug, PME, AER, LTR and DPC
-/// need a root port or an event collector, and there is none: a guest would only arm reports that never come.
-const GRANTED: u8 = 1 << 4;
+/// Control bit 4, the PCI Express capability structure, is granted always, and bits 0 and 3, native hot-plug and
+/// advanced error reporting, where there are root ports. PME, LTR and DPC are not: the root ports have none of them, and
+/// nothing else is there that could have, so a guest would only arm reports that never come.
+const CAPABILITY_STRUCTURE: u8 = 1 << 4;
+const NATIVE_HOT_PLUG: u8 = 1 << 0;
+const ADVANCED_ERRORS: u8 = 1 << 3;
 
 /// Bits of the status, the first word of the answer.
 const FAILURE: u8 = 1 << 1;
@@ -27,18 +30,19 @@ const CAPABILITIES_MASKED: u8 = 1 << 4;
 const CONTROL: u8 = 8;
 const LENGTH: u8 = 12;
 
-/// `Method (POSC, 4)` for the scope `\_SB`: UUID, revision, count of words, buffer; gives the buffer back.
+/// `Method (POSC, 5)` for the scope `\_SB`: UUID, revision, count of words, buffer, what is granted; gives the buffer
+/// back.
 ///
 /// Whether the guest queries or demands makes no difference, for nothing is switched here: what is not granted is
 /// taken out of the control word, and the status says so.
 pub(super) fn shared_method(sink: &mut dyn AmlSink) {
-    let (uuid, revision, buffer, asked) = (Arg(0), Arg(1), Arg(3), Local(0));
+    let (uuid, revision, buffer, granted, asked) = (Arg(0), Arg(1), Arg(3), Arg(4), Local(0));
     let (status, control) = (Path::new("STAT"), Path::new("CTRL"));
     let expected = Uuid::new(PCI_HOST_BRIDGE);
     let answer = Return::new(&buffer);
     Method::new(
         Path::new(SHARED),
-        4,
+        5,
         // The names of the two fields are made anew in each call.
         true,
         vec![
@@ -57,7 +61,7 @@ pub(super) fn shared_method(sink: &mut dyn AmlSink) {
             ),
             &CreateDWordField::new(&control, &buffer, &CONTROL),
             &Store::new(&asked, &control),
-            &And::new(&control, &asked, &GRANTED),
+            &And::new(&control, &asked, &granted),
             &If::new(
                 &NotEqual::new(&control, &asked),
                 vec![&Or::new(&status, &status, &CAPABILITIES_MASKED)],
@@ -69,12 +73,18 @@ pub(super) fn shared_method(sink: &mut dyn AmlSink) {
 }
 
 /// `Method (_OSC, 4)` of a host bridge.
-pub(super) struct Osc;
+pub(super) struct Osc {
+    /// The guest may drive the slots of root ports, and hears of errors behind them.
+    pub hot_plug: bool,
+}
 
 impl Aml for Osc {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let arguments = [Arg(0), Arg(1), Arg(2), Arg(3)];
-        let arguments = arguments.iter().map(|argument| argument as &dyn Aml).collect();
+        let granted =
+            CAPABILITY_STRUCTURE | if self.hot_plug { NATIVE_HOT_PLUG | ADVANCED_ERRORS } else { 0 };
+        let arguments =
+            arguments.iter().map(|argument| argument as &dyn Aml).chain([&granted as &dyn Aml]).collect();
         let call = MethodCall::new(Path::new(SHARED), arguments);
         Method::new(Path::new("_OSC"), 4, false, vec![&Return::new(&call)]).to_aml_bytes(sink);
     }

@@ -17,11 +17,13 @@ pub struct Platform<'a> {
     pub gsi: fn(IntxPin) -> u32,
 }
 
-/// One PCI host bridge: the root of one bus, which is all the buses it has.
+/// One PCI host bridge: the root of one bus, and of those behind root ports on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostBridge {
     /// Its bus.
     pub bus: u8,
+    /// The last bus behind root ports on its bus; nothing where there are none. All buses up to there are its.
+    pub last_behind_ports: Option<u8>,
     /// Ports it forwards to that bus, each range non-empty and within [`layout::WINDOW_IO`].
     pub io: Vec<Range<u64>>,
     /// Guest-physical addresses it forwards, each range non-empty and below or above 4 GiB.
@@ -43,7 +45,7 @@ pub struct IntxPin {
 pub enum Error {
     #[error("ACPI tables: a guest has 1 to {} processors, not {given}", Platform::CPUS_MAX)]
     Cpus { given: u32 },
-    #[error("ACPI tables: bus {0:#04x} has two host bridges")]
+    #[error("ACPI tables: bus {0:#04x} has two host bridges, or lies in the range of another one")]
     DuplicateBus(u8),
     #[error("ACPI tables: the host bridge of bus {bus:#04x} cannot have the {kind} window {:#x} to {:#x}", .range.start, .range.end.saturating_sub(1))]
     Window { bus: u8, kind: WindowKind, range: Range<u64> },
@@ -81,7 +83,9 @@ impl Platform<'_> {
             return Err(Error::Cpus { given: self.cpus });
         }
         for (index, bridge) in self.host_bridges.iter().enumerate() {
-            if self.host_bridges.iter().take(index).any(|before| before.bus == bridge.bus) {
+            let overlaps =
+                |other: &HostBridge| other.bus <= bridge.last_bus() && bridge.bus <= other.last_bus();
+            if self.host_bridges.iter().take(index).any(overlaps) {
                 return Err(Error::DuplicateBus(bridge.bus));
             }
             bridge.check()?;
@@ -97,6 +101,11 @@ impl Platform<'_> {
 }
 
 impl HostBridge {
+    /// The last of its buses.
+    pub(super) fn last_bus(&self) -> u8 {
+        self.last_behind_ports.unwrap_or(self.bus).max(self.bus)
+    }
+
     /// All INTx pins of its bus, by device.
     pub(super) fn pins(&self) -> impl Iterator<Item = IntxPin> {
         let bus = self.bus;

@@ -17,9 +17,17 @@ fn bridge(bus: u8) -> HostBridge {
     let (bus_io, bus_memory) = (0x1000 + 0x10 * u64::from(bus), 0xc000_0000 + 0x10_0000 * u64::from(bus));
     HostBridge {
         bus,
+        last_behind_ports: None,
         io: vec![bus_io..bus_io + 0x10],
         memory: vec![bus_memory..bus_memory + 0x10_0000, 1 << 40..1 << 41],
     }
+}
+
+/// Bus 0 with root ports up to that bus, and further host bridges.
+fn build_with_ports(last: u8, buses: &[u8]) -> Result<Tables, Error> {
+    let bus_0 = HostBridge { last_behind_ports: Some(last), ..bridge(0) };
+    let host_bridges: Vec<_> = [bus_0].into_iter().chain(buses.iter().copied().map(bridge)).collect();
+    Tables::build(&Platform { cpus: 1, host_bridges: &host_bridges, gsi })
 }
 
 fn build(cpus: u32, buses: &[u8], gsi: fn(IntxPin) -> u32) -> Result<Tables, Error> {
@@ -154,6 +162,10 @@ fn mcfg_names_ecam_up_to_the_last_bus() {
         assert_eq!(mcfg.len(), 60);
         assert_eq!((u64_at(mcfg, 44), &mcfg[52..56]), (layout::ECAM.start, &[0, 0, 0, last][..]));
     }
+    for (behind, buses, last) in [(5, &[][..], 5), (5, &[9], 9)] {
+        let tables = build_with_ports(behind, buses).unwrap();
+        assert_eq!(tables.table(*b"MCFG").unwrap()[55], last);
+    }
 }
 
 #[test]
@@ -170,7 +182,7 @@ fn buses_that_are_wired_alike_share_a_package() {
 #[test]
 fn platforms_refused() {
     let window = |io: Vec<std::ops::Range<u64>>, memory: Vec<std::ops::Range<u64>>| {
-        let bridge = HostBridge { bus: 3, io, memory };
+        let bridge = HostBridge { bus: 3, last_behind_ports: None, io, memory };
         Tables::build(&Platform { cpus: 1, host_bridges: &[bridge], gsi }).map(|_| ())
     };
     let refused =
@@ -186,6 +198,8 @@ fn platforms_refused() {
     assert_eq!(build(0, &[0], gsi), Err(Error::Cpus { given: 0 }));
     assert_eq!(build(4097, &[0], gsi), Err(Error::Cpus { given: 4097 }));
     assert_eq!(build(1, &[0, 3, 0], gsi), Err(Error::DuplicateBus(0)));
+    assert_eq!(build_with_ports(3, &[3]), Err(Error::DuplicateBus(3)));
+    assert!(build_with_ports(3, &[4]).is_ok());
     let pin = IntxPin { bus: 0, device: 0, pin: 0 };
     assert_eq!(build(1, &[0], |_| 24), Err(Error::Gsi { pin, gsi: 24 }));
     assert!(matches!(build(4096, &[0], gsi), Err(Error::TooLarge { .. })));
@@ -271,6 +285,34 @@ fn osc_grants_the_capability_structure_only() {
             let (_, text) = acpica("acpiexec", scratch.path(), &["-b", &command, "dsdt.dat"]);
             assert!(text.contains(answer), "{command}: {text}");
         }
+    }
+}
+
+/// _OSC of a host bridge with root ports grants their hot-plug and error reporting as well; its buses are one range.
+#[test]
+fn root_ports_in_the_dsdt() {
+    if !is_installed("acpiexec") {
+        return skipped("root_ports_in_the_dsdt", "acpiexec is not installed (package acpica-tools)");
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let tables = build_with_ports(5, &[9]).unwrap();
+    std::fs::write(scratch.path().join("dsdt.dat"), tables.table(*b"DSDT").unwrap()).unwrap();
+    let host_bridge = "5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66";
+    let asked = "01 00 00 00 1F 01 00 00 3D 00 00 00";
+    for (bus, answer) in
+        [("PC00", "11 00 00 00 1F 01 00 00 19 00 00 00"), ("PC09", "11 00 00 00 1F 01 00 00 10 00 00 00")]
+    {
+        let command = format!("execute \\_SB.{bus}._OSC ({host_bridge}) 1 3 ({asked})");
+        let (_, text) = acpica("acpiexec", scratch.path(), &["-b", &command, "dsdt.dat"]);
+        assert!(text.contains(answer), "{command}: {text}");
+    }
+    // A word address space descriptor of buses: flags, granularity, 0 to 5.
+    let dsdt = tables.table(*b"DSDT").unwrap();
+    for range in [[0, 5], [9, 9]] {
+        let [first, last] = range;
+        let length = last - first + 1;
+        let descriptor = [0x88, 13, 0, 2, 0x0c, 0, 0, 0, first, 0, last, 0, 0, 0, length, 0];
+        assert!(dsdt.windows(16).any(|bytes| bytes == descriptor), "{range:?}");
     }
 }
 

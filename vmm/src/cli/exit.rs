@@ -14,6 +14,7 @@ pub const HELP: &str = "Exit codes:
   1      an error of slotpass, its arguments, or what they name
   4      a vCPU met a triple fault
   6      KVM could not go on
+  8      a function reported an uncorrectable error (--on-error stop)
   v*2+1  the guest wrote v to port 0xf4";
 
 /// The exit code that tells how a guest ended. Those of port 0xf4 are odd, so the others are even, but for 1.
@@ -24,6 +25,7 @@ pub fn code(stop: &Stop) -> ExitCode {
         Stop::Broken(_) => FAILED,
         Stop::TripleFault { .. } => ExitCode::from(4),
         Stop::Kvm { .. } => ExitCode::from(6),
+        Stop::Device { .. } => ExitCode::from(8),
     }
 }
 
@@ -34,6 +36,7 @@ pub fn message(stop: &Stop) -> Option<String> {
         Stop::Asked(by) => Some(format!("ended by {by}")),
         Stop::Broken(what) => Some(format!("internal error: {what}")),
         Stop::TripleFault { vcpu } => Some(format!("vCPU {vcpu}: triple fault")),
+        Stop::Device { what } => Some(what.clone()),
         Stop::Kvm { vcpu, what } => Some(format!("vCPU {vcpu}: {what}")),
     }
 }

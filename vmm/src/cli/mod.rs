@@ -1,7 +1,9 @@
 //! The command line.
 
+mod ctl;
 mod exit;
 mod run;
+mod show;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,7 +28,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
+    Show(show::Arguments),
+    Ctl(ctl::Arguments),
 }
 
 /// Runs the program with these arguments, of which the first is its name.
@@ -46,7 +50,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         print(panic);
     }));
     match cli.command {
-        Some(Command::Run(arguments)) => run::run(arguments, cli.verbose),
+        Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose),
+        Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
+        Some(Command::Show(arguments)) => show::show(&arguments),
         None => run::demo(cli.verbose),
     }
 }

@@ -11,8 +11,11 @@ use log::LevelFilter;
 
 use super::exit;
 use crate::config::{ConfigError, VmFile};
-use crate::machine::{self, Description, Image, MOST_CPUS, MachineError, Outcome};
+use crate::machine::{
+    self, Description, EventPolicy, Image, MOST_CPUS, MachineError, OnError, OnRequest, Outcome, UseIommufd,
+};
 use crate::memory::{Backing, RamSize};
+use crate::port_options::{PortOptions, PortWindow};
 use crate::slot_map::Assignment;
 
 /// Boots a guest with functions of this host in its slots
@@ -38,9 +41,17 @@ pub struct Arguments {
     /// Processors, 1 to 254 [default: 1]
     #[arg(long, value_name = "N", value_parser = cpus, allow_hyphen_values = true)]
     cpus: Option<u32>,
-    /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, or sim:NAME
-    #[arg(long = "slot", value_name = "B:D:F=DEVICE")]
+    /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, fd:N (an open file of
+    /// /dev/vfio/devices), or sim:NAME. With `port`, bus B (1 to 15, D is 0) is behind a root port at 0:(15+B):0;
+    /// otherwise it is a root bus. With `rom`, the guest finds FILE as the function's expansion ROM instead of its own
+    #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE]")]
     slots: Vec<Assignment>,
+    /// Gives the guest an empty root port for bus B, 1 to 15, for hot plug
+    #[arg(long = "port", value_name = "B")]
+    ports: Vec<u8>,
+    /// Room of each root port: memory below 4 GiB, and prefetchable memory; more where functions need it [default: 64M,1G]
+    #[arg(long, value_name = "SIZE,SIZE", allow_hyphen_values = true)]
+    port_window: Option<PortWindow>,
     /// Writes what slotpass says to a file, notes included; errors that end it go to stderr as well
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -53,6 +64,21 @@ pub struct Arguments {
     /// Refuses functions that cannot be reset
     #[arg(long)]
     require_reset: bool,
+    /// Opens functions by device file and iommufd, not by group: auto (where the kernel has it), on, off, or fd:N, an
+    /// open /dev/iommu
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    iommufd: UseIommufd,
+    /// Lets `slotpass ctl` list, add and remove functions while the guest runs, by a Unix socket of this name
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// When a function reports an uncorrectable error: stop the guest, log it, or pass it on to the guest by the root
+    /// port before it [default: stop]
+    #[arg(long, value_name = "WHAT")]
+    on_error: Option<OnError>,
+    /// When the host wants a function back: ask[:SECONDS] the guest, if a root port is before it, and take it after that
+    /// time; take it at once; or stop the guest [default: ask:10]
+    #[arg(long, value_name = "WHAT")]
+    on_request: Option<OnRequest>,
     /// Backs guest memory with reserved huge pages
     #[arg(long)]
     hugepages: bool,
@@ -136,6 +162,11 @@ impl Arguments {
         };
         let mut assignments: Vec<Assignment> = file.assignments().collect();
         assignments.extend(self.slots);
+        let mut ports = PortOptions {
+            empty: file.ports,
+            window: self.port_window.or(file.port_window).unwrap_or_default(),
+        };
+        ports.empty.extend(self.ports);
         let kernel = self.kernel.or(file.kernel).ok_or(RunError::NoKernel)?;
         let cpus = self.cpus.or(file.cpus).unwrap_or(1);
         check_cpus(cpus)?;
@@ -146,8 +177,16 @@ impl Arguments {
             backing: if self.hugepages { Backing::ReservedHugePages } else { Backing::Transparent },
             cpus,
             assignments,
+            ports,
+            events: EventPolicy {
+                error: self.on_error.or(file.on_error).unwrap_or_default(),
+                request: self.on_request.or(file.on_request).unwrap_or_default(),
+            },
+            control: self.control.or(file.control),
             require_reset: self.require_reset,
+            iommufd: self.iommufd,
             no_reboot: self.no_reboot,
+            page_times: self.stats.is_some(),
         })
     }
 }
@@ -187,8 +226,13 @@ pub fn demo(verbose: u8) -> ExitCode {
         backing: Backing::Transparent,
         cpus: 1,
         assignments: "0:8:0=sim:demo".parse().into_iter().collect(),
+        ports: PortOptions::default(),
+        events: EventPolicy::default(),
+        control: None,
         require_reset: true,
+        iommufd: UseIommufd::Auto,
         no_reboot: true,
+        page_times: false,
     };
     match machine::run(&description) {
         Ok(outcome) => finish(&outcome, None),

@@ -1,12 +1,13 @@
 //! KVM's interrupt routing table and irqfds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use devices::pci::PortBuses;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
@@ -26,9 +27,13 @@ const ROUTES: u32 = 4096;
 /// Interrupts to the guest.
 pub struct KvmInterrupts {
     vm: Arc<VmFd>,
+    /// Pins of the functions on these buses come in at their ports' device.
+    ports: PortBuses,
     table: Mutex<Routes>,
     limit: u32,
     calls: AtomicU64,
+    /// Who raises each line, of those that do so from here.
+    lines: Mutex<BTreeMap<u32, BTreeSet<Slot>>>,
 }
 
 struct Routes {
@@ -42,11 +47,18 @@ struct Routes {
 
 impl KvmInterrupts {
     /// Routes of the PICs and the I/O APIC only.
-    pub fn new(vm: Arc<VmFd>) -> Result<KvmInterrupts, PortError> {
+    pub fn new(vm: Arc<VmFd>, ports: PortBuses) -> Result<KvmInterrupts, PortError> {
         let limit =
             u32::try_from(vm.check_extension_int(Cap::IrqRouting)).ok().filter(|n| *n > 1).unwrap_or(ROUTES);
         let table = Routes { pins: pins(), messages: BTreeMap::new(), changed: true };
-        let interrupts = KvmInterrupts { vm, table: Mutex::new(table), limit, calls: AtomicU64::new(0) };
+        let interrupts = KvmInterrupts {
+            vm,
+            ports,
+            table: Mutex::new(table),
+            limit,
+            calls: AtomicU64::new(0),
+            lines: Mutex::default(),
+        };
         interrupts.commit()?;
         Ok(interrupts)
     }
@@ -90,7 +102,8 @@ pub(super) fn with_eventfd<T>(fd: BorrowedFd<'_>, call: impl FnOnce(&EventFd) ->
 impl InterruptPort for KvmInterrupts {
     fn allocate(&self, slot: Slot) -> Result<Gsi, PortError> {
         let mut table = self.table.lock();
-        let (first, last) = (layout::IO_APIC_PINS, layout::IO_APIC_PINS + self.limit);
+        // The limit is that of the numbers as well (`kvm_set_irq_routing` refuses the whole table for one beyond).
+        let (first, last) = (layout::IO_APIC_PINS, self.limit);
         // The entries of the pins take their share of the table. The number behind the highest one in use is free; only
         // when there is none, one that was given back is looked for.
         let is_full = table.messages.len() + table.pins.len() >= self.limit as usize;
@@ -171,7 +184,7 @@ impl InterruptPort for KvmInterrupts {
     }
 
     fn line(&self, slot: Slot, pin: u8) -> Gsi {
-        Gsi(intx_gsi(slot.device(), pin))
+        Gsi(intx_gsi(self.ports.wired_device(slot), pin))
     }
 
     fn attach_line(
@@ -190,8 +203,16 @@ impl InterruptPort for KvmInterrupts {
         Ok(true)
     }
 
-    fn set_line(&self, gsi: Gsi, raised: bool) -> Result<(), PortError> {
-        self.vm.set_irq_line(gsi.0, raised).map_err(PortOperation::Line(gsi).failed())
+    fn set_line(&self, gsi: Gsi, slot: Slot, raised: bool) -> Result<(), PortError> {
+        // Held across the call, so that the line is what the last change of it says.
+        let mut lines = self.lines.lock();
+        let by = lines.entry(gsi.0).or_default();
+        if raised {
+            by.insert(slot)
+        } else {
+            by.remove(&slot)
+        };
+        self.vm.set_irq_line(gsi.0, !by.is_empty()).map_err(PortOperation::Line(gsi).failed())
     }
 
     fn detach_line(&self, gsi: Gsi, trigger: BorrowedFd<'_>) -> Result<(), PortError> {

@@ -1,13 +1,16 @@
 //! Why a machine could not be made or run.
 
 use std::io;
+use std::sync::Arc;
 
 use passthru::attached::AttachError;
+use passthru::host::HostError;
 use passthru::host::simulated::SimulatedError;
-use passthru::host::vfio::OpenError;
+use passthru::host::vfio::{NoReset, OpenError};
 use passthru::pci::Slot;
 use passthru::ports::PortError;
 
+use crate::control_socket::SocketError;
 use crate::kvm::KvmError;
 use crate::slot_map::SlotMapError;
 use crate::{acpi, boot, console, memory};
@@ -54,6 +57,9 @@ pub enum MachineError {
         /// Why.
         source: SimulatedError,
     },
+    /// A function cannot be reset.
+    #[error(transparent)]
+    Reset(HostError),
     /// A function cannot be attached.
     #[error("slot {slot}: {source}")]
     Attach {
@@ -64,18 +70,23 @@ pub enum MachineError {
     },
     /// It was required that a function can be reset.
     #[error(
-        "slot {slot}: {device} has no way to be reset that this host knows, so it would come to the guest as its last \
-         user left it; leave out --require-reset to accept that"
+        "slot {slot}: {device} cannot be reset: {source}; it would come to the guest as its last user left it; leave out \
+         --require-reset to accept that"
     )]
     NoReset {
         /// The slot.
         slot: Slot,
         /// The function.
-        device: String,
+        device: Arc<str>,
+        /// Why not.
+        source: NoReset,
     },
     /// ACPI tables.
     #[error(transparent)]
     Acpi(#[from] acpi::Error),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// stdin and stdout.
     #[error(transparent)]
     Console(#[from] console::Error),

@@ -1,9 +1,14 @@
 //! A virtual machine from power-on to its end.
 
 mod error;
+mod events;
 mod functions;
+mod hosts;
+mod hotplug;
 mod platform;
+mod root_ports;
 mod serial_console;
+mod vcpu_threads;
 
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
@@ -15,18 +20,27 @@ use devices::pci::windows::Available;
 use log::{debug, info};
 use passthru::attached::Attached;
 use passthru::ports::Ports;
-use vmm_sys_util::signal::Killable;
+use passthru::space::AddressSpace;
 
 pub use error::MachineError;
 use error::process;
+pub use events::{EventPolicy, OnError, OnRequest};
+use functions::Functions;
+use hosts::Hosts;
+pub use hosts::UseIommufd;
+use hotplug::{Hotplug, Machinery};
 use platform::Platform;
+use root_ports::RootPorts;
 use serial_console::SerialConsole;
+use vcpu_threads::VcpuThreads;
 
 use crate::acpi::{self, IntxPin};
 use crate::boot::Kernel;
 use crate::bus::Bus;
 use crate::console::{Console, OutputStop};
 use crate::control::{Control, Stop, StopOnPanic};
+use crate::control_socket::protocol::Status;
+use crate::control_socket::{Server, SocketFile};
 use crate::event_loop::EventLoop;
 use crate::kvm::events::KvmEvents;
 use crate::kvm::interrupts::{KvmInterrupts, intx_gsi};
@@ -34,6 +48,7 @@ use crate::kvm::memory::KvmMemory;
 use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
 use crate::memory::{self, Backing, RamSize};
+use crate::port_options::PortOptions;
 use crate::signals::{self, Signals};
 use crate::slot_map::{Assignment, SlotMap};
 use crate::stats::Stats;
@@ -77,10 +92,20 @@ pub struct Description {
     pub cpus: u32,
     /// Which device goes where.
     pub assignments: Vec<Assignment>,
+    /// Root ports beside those that the assignments ask for, and their room.
+    pub ports: PortOptions,
     /// Refuse functions that cannot be reset.
     pub require_reset: bool,
+    /// How functions of this host are opened.
+    pub iommufd: UseIommufd,
     /// A reset by the guest ends it.
     pub no_reboot: bool,
+    /// What is done about what hosts tell of functions.
+    pub events: EventPolicy,
+    /// Where the control socket is to be.
+    pub control: Option<PathBuf>,
+    /// Take the time of accesses to trapped pages, for [`Outcome::stats`].
+    pub page_times: bool,
 }
 
 /// How a guest ended, and what it did.
@@ -116,7 +141,10 @@ impl Drop for MachineBus {
 /// makes them in the opposite order, so that the same holds when it fails.
 struct Machine {
     vcpus: Vec<Vcpu>,
-    functions: Vec<Attached>,
+    threads: Arc<VcpuThreads>,
+    hotplug: Hotplug,
+    functions: Arc<Functions>,
+    root_ports: Arc<RootPorts>,
     platform: Platform,
     bus: MachineBus,
     _events: EventLoop,
@@ -188,14 +216,18 @@ impl Machine {
         }
         let template = Template::new(vm.kvm(), description.cpus)?;
         let ram_end = ram_end(description.memory);
-        let map = SlotMap::check(&description.assignments, &available(ram_end, template.address_bits()))
+        let available = available(ram_end, template.address_bits());
+        let map = SlotMap::check(&description.assignments, &description.ports, &available)
             .map_err(MachineError::SlotMap)?;
+        // Before a device is touched: another machine may have this path.
+        let socket = description.control.as_deref().map(SocketFile::make).transpose()?;
         let bridges: Vec<acpi::HostBridge> = map
             .plan
             .buses()
             .iter()
             .map(|windows| acpi::HostBridge {
                 bus: windows.bus,
+                last_behind_ports: map.ports.last().filter(|_| windows.bus == 0),
                 io: windows.io.iter().cloned().collect(),
                 memory: windows.memory32.iter().chain(&windows.memory64).cloned().collect(),
             })
@@ -206,7 +238,7 @@ impl Machine {
         let bus = Arc::new(Bus::new());
         let ram = memory::allocate(description.memory, description.backing)?;
         let memory = Arc::new(KvmMemory::new(vm.fd().clone(), bus.clone(), ram)?);
-        let interrupts = Arc::new(KvmInterrupts::new(vm.fd().clone())?);
+        let interrupts = Arc::new(KvmInterrupts::new(vm.fd().clone(), map.ports)?);
         let control = Arc::new(Control::default());
         let events = EventLoop::start(control.clone()).map_err(process("event loop"))?;
         let bus = MachineBus(bus);
@@ -215,18 +247,30 @@ impl Machine {
             interrupts: interrupts.clone(),
             events: Arc::new(KvmEvents::new(vm.fd().clone(), events.watches())),
         };
-        let functions = functions::attach(&map, &ports, description.require_reset)?;
-        let topology = Arc::new(functions::topology(&functions)?);
+        let functions = Arc::new(Functions::default());
+        let root_ports = Arc::new(RootPorts::new(&map, functions.clone(), vm.fd().clone()));
+        let hosts = Hosts::new(ports.clone(), description.iommufd, description.require_reset);
+        let space = Arc::new(AddressSpace::new(memory.clone()));
+        functions.add(functions::attach(&map, &space, &hosts)?);
+        let topology = Arc::new(functions::topology(&functions, &root_ports)?);
+        root_ports.connect(&topology);
 
         let stop = control.clone();
         let sink: devices::EventSink = Arc::new(move |event| stop.stop(Stop::from(event)));
         let vcpus = (0..description.cpus)
-            .map(|id| Vcpu::new(vm.fd(), id, &template, bus.view()))
+            .map(|id| {
+                let view = if description.page_times { bus.view().timed() } else { bus.view() };
+                let mut vcpu = Vcpu::new(vm.fd(), id, &template, view)?;
+                // A host may take a function's BARs away at any time.
+                let space = space.clone();
+                vcpu.set_repair(Arc::new(move || space.withdraw_unanswered()));
+                Ok(vcpu)
+            })
             .collect::<Result<Vec<_>, KvmError>>()?;
         // The terminal goes to raw mode last, so that no error of the above is printed on one.
         let console = Console::stdio()?;
         let output = console.output.stop_handle();
-        let platform = Platform::new(&vm, &bus, topology, console.output, sink)?;
+        let platform = Platform::new(&vm, &bus, topology.clone(), console.output, sink)?;
         let serial = SerialConsole::new(
             console.input,
             platform.serial.clone(),
@@ -236,9 +280,31 @@ impl Machine {
         let signals = Signals::new(control.clone()).map_err(process("signalfd"))?;
         events.subscribe(Box::new(serial)).map_err(process("event loop"))?;
         events.subscribe(Box::new(signals)).map_err(process("event loop"))?;
+        let threads = Arc::new(VcpuThreads::default());
+        let machinery = Machinery {
+            root_ports: root_ports.clone(),
+            functions: functions.clone(),
+            topology,
+            hosts,
+            space,
+            windows: map.plan.ports().to_vec(),
+            vcpus: threads.clone(),
+            control: control.clone(),
+            status: Status::of(description.cpus, description.memory),
+        };
+        let hotplug = Hotplug::start(machinery, description.events, &functions, &root_ports, control.clone())
+            .map_err(process("hot-plug thread"))?;
+        if let Some(socket) = socket {
+            let server =
+                Server::new(socket, Box::new(hotplug.requests())).map_err(process("control socket"))?;
+            events.subscribe(Box::new(server)).map_err(process("event loop"))?;
+        }
         Ok(Machine {
             vcpus,
+            threads,
+            hotplug,
             functions,
+            root_ports,
             platform,
             bus,
             _events: events,
@@ -255,7 +321,8 @@ impl Machine {
 
     /// Places the BARs, loads kernel and tables, and points the first vCPU at the kernel.
     fn boot(&mut self) -> Result<(), MachineError> {
-        functions::place(&self.functions, &self.map.plan);
+        self.root_ports.place(&self.map.plan);
+        functions::place(&self.functions, &self.map.plan, &self.hotplug.later().lock());
         let entry = self.kernel.load(self.memory.ram(), self.tables.rsdp())?;
         self.tables.write(self.memory.ram())?;
         if let Some(first) = self.vcpus.first() {
@@ -266,28 +333,31 @@ impl Machine {
 
     /// Everything back to its state after power-on. No vCPU runs.
     fn reset(&mut self) -> Result<(), MachineError> {
+        // What the guest was asked to let go of goes before it starts anew.
+        self.hotplug.guest_reset();
         // The functions first: once they are silent, nothing reaches the interrupt controllers or the memory that the
         // next kernel is loaded to.
-        functions::reset(&self.functions);
+        Attached::reset_all(&self.functions.lock());
+        self.root_ports.reset();
         self.platform.reset();
         self.vm.reset()?;
         for vcpu in &mut self.vcpus {
             vcpu.reset()?;
+            vcpu.view.reload();
         }
         Ok(())
     }
 
     fn run_until_stop(&mut self) -> Result<Stop, MachineError> {
-        let mut threads = Vec::new();
         let mut failed = None;
-        for mut vcpu in std::mem::take(&mut self.vcpus) {
+        for (number, mut vcpu) in std::mem::take(&mut self.vcpus).into_iter().enumerate() {
             let guard = StopOnPanic::new(self.control.clone(), "a vCPU's thread panicked");
             let run = move || {
                 vcpu.run(guard.control());
                 vcpu
             };
-            match Builder::new().name(format!("vcpu{}", threads.len())).spawn(run) {
-                Ok(thread) => threads.push(thread),
+            match Builder::new().name(format!("vcpu{number}")).spawn(run) {
+                Ok(thread) => self.threads.add(thread),
                 Err(error) => {
                     failed = Some(error);
                     self.control.stop(Stop::Broken("a vCPU's thread could not be started"));
@@ -295,7 +365,7 @@ impl Machine {
             }
         }
         self.control.wait();
-        for thread in threads {
+        for thread in self.threads.take() {
             self.vcpus.extend(self.collect(thread));
         }
         match failed {
@@ -313,9 +383,7 @@ impl Machine {
                 self.output.stop();
             }
             // A signal that arrives just before the vCPU enters guest mode is lost on it, so it is sent again.
-            if let Err(error) = thread.kill(signals::kick_signal()) {
-                debug!("vCPU thread: {error}");
-            }
+            vcpu_threads::kick(&thread);
             std::thread::sleep(Duration::from_millis(1));
         }
         thread.join().ok()
@@ -323,7 +391,7 @@ impl Machine {
 
     fn stats(&self) -> Stats {
         let calls = [self.memory.calls(), self.interrupts.calls()];
-        Stats::collect(&self.vcpus, &self.bus, &self.functions, calls)
+        Stats::collect(&self.vcpus, &self.bus, &self.functions.lock(), calls)
     }
 }
 
@@ -333,8 +401,13 @@ fn gsi(pin: IntxPin) -> u32 {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        info!("detaching {} functions", self.functions.len());
-        // The fields' order does the rest.
+        // The vCPUs first, whose views hold functions that are being closed; then nothing comes or goes any more. The
+        // fields' order does the rest.
+        self.vcpus.clear();
+        self.hotplug.end();
+        let functions = std::mem::take(&mut *self.functions.lock());
+        info!("detaching {} functions", functions.len());
+        Attached::detach_all(functions);
     }
 }
 
@@ -343,6 +416,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::control_socket::protocol::Command;
 
     fn description(slots: &[&str]) -> Description {
         Description {
@@ -352,8 +426,13 @@ mod tests {
             backing: Backing::Transparent,
             cpus: 2,
             assignments: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
+            ports: PortOptions { empty: vec![2], ..PortOptions::default() },
             require_reset: false,
+            iommufd: UseIommufd::Auto,
             no_reboot: true,
+            events: EventPolicy::default(),
+            control: None,
+            page_times: false,
         }
     }
 
@@ -371,16 +450,44 @@ mod tests {
         if !has_kvm("nothing_of_a_machine_is_left_when_it_is_dropped") {
             return;
         }
-        let mut machine = Machine::new(&description(&["0:8:0=sim:demo", "3:0:0=sim:demo"])).unwrap();
+        let mut machine = Machine::new(&description(&["0:8:0=sim:demo", "1:0:0=sim:demo,port"])).unwrap();
         machine.boot().unwrap();
         let bus = Arc::downgrade(&machine.bus);
         let memory = Arc::downgrade(&machine.memory);
         let interrupts = Arc::downgrade(&machine.interrupts);
-        let hosts: Vec<_> = machine.functions.iter().map(|f| Arc::downgrade(f.host())).collect();
+        let hosts: Vec<_> = machine.functions.lock().iter().map(|f| Arc::downgrade(f.host())).collect();
         assert_eq!((hosts.len(), memory.strong_count() > 1), (2, true));
         drop(machine);
         assert_eq!(hosts.iter().map(|host| host.strong_count()).collect::<Vec<_>>(), [0, 0]);
         assert_eq!([bus.strong_count(), memory.strong_count(), interrupts.strong_count()], [0; 3]);
+    }
+
+    #[test]
+    fn what_is_plugged_in_has_addresses_after_a_reset_and_is_closed_when_it_is_taken() {
+        if !has_kvm("what_is_plugged_in_has_addresses_after_a_reset_and_is_closed_when_it_is_taken") {
+            return;
+        }
+        let mut machine = Machine::new(&description(&["1:0:0=sim:demo,port"])).unwrap();
+        machine.boot().unwrap();
+        let bar_0 = |machine: &Machine| {
+            let mut data = [0; 4];
+            let functions = machine.functions.lock();
+            let function = functions.iter().find(|function| function.slot().bus() == 2).unwrap();
+            function.config().config_read(0x10, &mut data);
+            u32::from_le_bytes(data) & !0xf
+        };
+        let functions = vec!["2:0:0=sim:demo".parse().unwrap()];
+        machine.hotplug.ask(Command::Add { functions }).unwrap();
+        assert_eq!(bar_0(&machine), 0);
+        machine.reset().unwrap();
+        machine.boot().unwrap();
+        let window = machine.map.plan.ports()[1].1.memory.clone().unwrap();
+        assert!(window.contains(&u64::from(bar_0(&machine))), "{:#x}", bar_0(&machine));
+
+        let host = Arc::downgrade(machine.functions.lock()[1].host());
+        let slots = vec!["2:0:0".parse().unwrap()];
+        machine.hotplug.ask(Command::Remove { slots, force: true, timeout: Duration::ZERO }).unwrap();
+        assert_eq!((host.strong_count(), machine.functions.lock().len()), (0, 1));
     }
 
     #[test]

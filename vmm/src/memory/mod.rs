@@ -17,6 +17,7 @@ pub use allocate::{Backing, Error, allocate};
 pub use map::{MapEntry, MapKind, memory_map};
 pub use region::RamRegion;
 pub use reserved_pages::{PoolState, pool_state};
+pub(crate) use size::parse as parse_size;
 pub use size::{InvalidSize, RamSize};
 
 /// Guest RAM. Clones share the same memory, which is unmapped with the last of them.

@@ -73,7 +73,7 @@ fn check(bytes: u64) -> Result<RamSize, Reason> {
 
 /// Splits `text` into digits and unit and gives bytes; a unit is K, M, G or T, alone or with `B` or `iB` after it,
 /// in either case. All are powers of 1024.
-fn parse(text: &str) -> Result<u64, Reason> {
+pub(crate) fn parse(text: &str) -> Result<u64, Reason> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Reason::Syntax);

@@ -8,10 +8,13 @@
 
 mod bad_input;
 mod config_file;
+mod ctl;
 mod demo;
 mod exit_codes;
+mod hostile;
 mod messages;
 mod no_kvm;
+mod show;
 mod signals;
 mod sizes;
 mod slots;

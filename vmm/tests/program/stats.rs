@@ -97,6 +97,36 @@ fn pieces_cover_their_bars_without_gap_or_overlap() {
 }
 
 #[test]
+fn exits_of_trapped_pieces_are_told_by_page_with_their_times() {
+    needs_kvm!();
+    let (ended, stats) = demo_with_stats("3:5:0");
+    for (bar, piece) in pieces(function(&stats, "3:5:0")) {
+        let pages = list(piece, "pages");
+        if piece["mapped"] == true {
+            assert!(pages.is_empty(), "BAR {bar}: {piece:#}");
+            continue;
+        }
+        let (start, end) = (number(piece, "/offset"), number(piece, "/offset") + number(piece, "/size"));
+        let mut before = None;
+        for page in pages {
+            let offset = number(page, "/offset");
+            assert!(offset >= start && offset < end && offset.is_multiple_of(4096), "BAR {bar}: {piece:#}");
+            assert!(before.replace(offset) < Some(offset), "pages in order: BAR {bar}: {piece:#}");
+            let ns = |name: &str| number(page, &format!("/ns/{name}"));
+            let in_order = [ns("min"), ns("p50"), ns("p99"), ns("max"), ns("sum")];
+            assert!(in_order.is_sorted(), "BAR {bar}: {page:#}\n{ended}");
+        }
+        for count in ["/reads", "/writes"] {
+            let all: u64 = pages.iter().map(|page| number(page, count)).sum();
+            assert_eq!(all, number(piece, count), "{count} of BAR {bar}: {piece:#}");
+        }
+    }
+    for (bar, piece) in pieces(function(&stats, "0:8:0")) {
+        assert!(list(piece, "pages").is_empty(), "nobody accesses BAR {bar}: {piece:#}");
+    }
+}
+
+#[test]
 fn each_exit_is_counted_at_exactly_one_place() {
     needs_kvm!();
     let (_, stats) = demo_with_stats("0:8:0");
@@ -134,7 +164,14 @@ fn each_exit_is_counted_at_exactly_one_place() {
 fn without_a_file_the_table_goes_to_stderr() {
     needs_kvm!();
     let ended = Slotpass::demo("0:8:0").simulated(["0:8:0"]).args(["--stats"]).end().expect_code(0);
-    for part in ["exits: io in ", "0:8:0 = sim:demo", "BAR 2 0x0..0x100000 mapped", "ecam"] {
+    for part in [
+        "exits: io in ",
+        "0:8:0 = sim:demo",
+        "BAR 2 0x0..0x100000 mapped",
+        "ecam",
+        "\n0:8:0 BAR 4 0x0 ",
+        "    shares its page with the MSI-X table",
+    ] {
         assert!(ended.stderr.contains(part), "expected on stderr: {part:?}\n{ended}");
         assert!(!ended.stdout.contains(part), "not expected on stdout: {part:?}\n{ended}");
     }

@@ -5,36 +5,60 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use passthru::pci::Slot;
+use passthru::pci::bar::Bar;
 
 use super::free::Free;
-use super::{PlacedBar, PlanError, WindowKind};
+use super::{PlanError, WindowKind};
 
-/// A BAR to be placed.
+/// What is to be placed: a BAR, or a root port's window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
+    /// The function, or the port.
     pub(super) slot: Slot,
-    pub(super) index: u8,
-    /// Bytes, a power of two.
+    pub(super) what: What,
+    /// Bytes.
     pub(super) size: u64,
+    /// Its place is at a multiple of it, a power of two.
+    pub(super) alignment: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// The BAR of that index.
+    Bar(u8),
+    /// The window of the port with that bus behind it.
+    Port(u8),
 }
 
 impl Claim {
-    /// Large BARs first: powers of two placed so, from a place aligned for the first, leave no gaps.
-    pub(super) fn placing_order(&self) -> (Reverse<u64>, Slot, u8) {
-        (Reverse(self.size), self.slot, self.index)
+    /// A BAR's size is its alignment; in memory it takes a page of its own, so that it can be mapped alone.
+    pub(super) fn of_bar(slot: Slot, bar: &Bar, kind: WindowKind) -> Claim {
+        Claim { slot, what: What::Bar(bar.index), size: bar.size, alignment: bar.size.max(kind.least()) }
     }
 
-    /// Bytes that it takes of its window, and the alignment of its place.
-    fn extent(&self, kind: WindowKind) -> u64 {
-        self.size.max(kind.least())
+    /// Large alignments first: powers of two placed so, from a place aligned for the first, leave no gaps.
+    pub(super) fn placing_order(&self) -> (Reverse<u64>, Reverse<u64>, Slot, What) {
+        (Reverse(self.alignment), Reverse(self.size), self.slot, self.what)
     }
+
+    /// Bytes that it takes of its window.
+    pub(super) fn extent(&self) -> u64 {
+        self.size.max(self.alignment)
+    }
+}
+
+/// A claim and the address it has got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) claim: Claim,
+    pub(super) address: u64,
 }
 
 /// Windows and BARs of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     windows: BTreeMap<u8, Range<u64>>,
-    bars: Vec<PlacedBar>,
+    places: Vec<Place>,
 }
 
 impl Layout {
@@ -42,8 +66,8 @@ impl Layout {
         self.windows.get(&bus).cloned()
     }
 
-    pub(super) fn bars(&self) -> &[PlacedBar] {
-        &self.bars
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
     }
 }
 
@@ -95,24 +119,24 @@ impl Layer<'_> {
             .filter_map(|claims| Some((claims.first()?, claims.as_slice())))
             .filter(|(largest, _)| largest.slot.bus() != 0)
             .collect();
-        others.sort_by_key(|(largest, _)| Reverse(largest.size));
+        others.sort_by_key(|(largest, _)| (Reverse(largest.alignment), Reverse(largest.size)));
         for (largest, claims) in others {
             let bus = largest.slot.bus();
             let window = self
                 .take_window(&mut free, claims)
                 .ok_or_else(|| self.no_room_for_window(&free, largest, claims))?;
-            let bars = self.place(&mut Free::new(&window, &[]), claims)?;
+            let places = self.place(&mut Free::new(&window, &[]), claims)?;
             layout.windows.insert(bus, window);
-            layout.bars.extend(bars);
+            layout.places.extend(places);
         }
 
         let claims = self.claims.get(&0).map_or(&[][..], Vec::as_slice);
         let mut error = None;
         for piece in free.pieces_by_size() {
             match self.place(&mut Free::new(&piece, &[]), claims) {
-                Ok(bars) => {
+                Ok(places) => {
                     layout.windows.insert(0, piece);
-                    layout.bars.extend(bars);
+                    layout.places.extend(places);
                     return Ok(layout);
                 }
                 // The largest piece's error says most.
@@ -131,27 +155,22 @@ impl Layer<'_> {
         let granularity = self.kind.granularity();
         let mut need = 0u64;
         for claim in claims {
-            need = need.checked_add(claim.extent(self.kind))?;
+            need = need.checked_add(claim.extent())?;
         }
         let size = need.checked_mul(self.factor)?.checked_next_multiple_of(granularity)?;
-        let alignment = claims.first().map_or(granularity, |claim| claim.extent(self.kind).max(granularity));
+        let alignment = claims.first().map_or(granularity, |claim| claim.alignment.max(granularity));
         free.take(size, alignment)
     }
 
-    fn place(&self, free: &mut Free, claims: &[Claim]) -> Result<Vec<PlacedBar>, PlanError> {
-        let mut bars = Vec::with_capacity(claims.len());
+    fn place(&self, free: &mut Free, claims: &[Claim]) -> Result<Vec<Place>, PlanError> {
+        let mut places = Vec::with_capacity(claims.len());
         for claim in claims {
-            let extent = claim.extent(self.kind);
-            let place = free.take(extent, extent).ok_or_else(|| self.no_room(claim, free.total()))?;
-            bars.push(PlacedBar {
-                slot: claim.slot,
-                index: claim.index,
-                window: self.kind,
-                address: place.start,
-                size: claim.size,
-            });
+            let place = free
+                .take(claim.extent(), claim.alignment)
+                .ok_or_else(|| self.no_room(claim, free.total()))?;
+            places.push(Place { claim: *claim, address: place.start });
         }
-        Ok(bars)
+        Ok(places)
     }
 
     /// The first BAR with which a window for `claims` is too large.
@@ -161,18 +180,15 @@ impl Layer<'_> {
             self.take_window(&mut free.clone(), some).is_some()
         };
         let fitting = (1..claims.len()).take_while(fits).count();
-        let taken: u64 = claims.iter().take(fitting).map(|claim| claim.extent(self.kind)).sum();
+        let taken: u64 = claims.iter().take(fitting).map(Claim::extent).sum();
         self.no_room(claims.get(fitting).unwrap_or(largest), free.total().saturating_sub(taken))
     }
 
     fn no_room(&self, claim: &Claim, left: u64) -> PlanError {
-        PlanError::NoRoom {
-            slot: claim.slot,
-            bar: claim.index,
-            size: claim.size,
-            window: self.kind,
-            range: self.range.clone(),
-            left,
+        let (window, range, size) = (self.kind, self.range.clone(), claim.size);
+        match claim.what {
+            What::Bar(bar) => PlanError::NoRoom { slot: claim.slot, bar, size, window, range, left },
+            What::Port(bus) => PlanError::NoRoomForPort { bus, size, window, range, left },
         }
     }
 }

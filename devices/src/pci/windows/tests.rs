@@ -31,14 +31,26 @@ fn function(text: &str, bars: &[(u8, BarKind, u64)]) -> FunctionBars {
     FunctionBars { slot: slot(text), bars }
 }
 
-/// What any plan must be.
+fn plan(functions: &[FunctionBars], available: &Available) -> Result<Plan, PlanError> {
+    super::plan(functions, &[], available)
+}
+
 fn check(functions: &[FunctionBars], available: &Available, plan: &Plan) {
+    check_with_ports(functions, &[], available, plan);
+}
+
+/// What any plan must be.
+fn check_with_ports(functions: &[FunctionBars], ports: &[PortRoom], available: &Available, plan: &Plan) {
+    check_ports(ports, plan);
     let mut taken: Vec<(bool, Range<u64>, PlacedBar)> = Vec::new();
     assert_eq!(plan.bars().len(), functions.iter().map(|function| function.bars.len()).sum::<usize>());
     for function in functions {
         for bar in &function.bars {
             let placed = plan.bars_of(function.slot).iter().find(|placed| placed.index == bar.index).unwrap();
-            let windows = plan.buses().iter().find(|windows| windows.bus == function.slot.bus()).unwrap();
+            let bus = function.slot.bus();
+            let behind = plan.ports().iter().find(|(its, _)| *its == bus).map(|(_, windows)| windows);
+            let root = if behind.is_some() { 0 } else { bus };
+            let windows = plan.buses().iter().find(|windows| windows.bus == root).unwrap();
             let window = match placed.window {
                 WindowKind::Memory32 => &windows.memory32,
                 WindowKind::Memory64 => &windows.memory64,
@@ -51,6 +63,17 @@ fn check(functions: &[FunctionBars], available: &Available, plan: &Plan) {
             assert_eq!((placed.size, placed.address % extent), (bar.size, 0), "{placed:x?}");
             let range = placed.address..placed.address + extent;
             assert!(window.start <= range.start && range.end <= window.end, "{placed:x?} {window:x?}");
+            if let Some(port) = behind {
+                let window = match placed.window {
+                    WindowKind::Memory32 => &port.memory,
+                    WindowKind::Memory64 => &port.prefetchable,
+                    WindowKind::Io => &port.io,
+                };
+                let window = window.clone().unwrap();
+                assert!(window.start <= range.start && range.end <= window.end, "{placed:x?} {window:x?}");
+                let prefetchable = matches!(bar.kind, BarKind::Memory64 { prefetchable: true });
+                assert_eq!(placed.window == WindowKind::Memory64, prefetchable, "{placed:x?}");
+            }
             taken.push((bar.kind == IO, range, *placed));
         }
     }
@@ -74,6 +97,54 @@ fn check(functions: &[FunctionBars], available: &Available, plan: &Plan) {
                 "{window:x?}"
             );
         }
+    }
+}
+
+/// Windows of ports are where bridges can have them, have the room that was asked for, and are inside bus 0's, apart
+/// from each other. (That BARs of bus 0 are apart from them follows from theirs being in windows of their own.)
+fn check_ports(ports: &[PortRoom], plan: &Plan) {
+    let buses: Vec<u8> = plan.ports().iter().map(|(bus, _)| *bus).collect();
+    let mut wanted: Vec<u8> = ports.iter().map(|port| port.bus).collect();
+    wanted.sort_unstable();
+    assert_eq!(buses, wanted);
+    let bus_0 = plan.buses().iter().find(|windows| windows.bus == 0).unwrap();
+    let mut all: Vec<(WindowKind, Range<u64>)> = Vec::new();
+    for room in ports {
+        let (_, windows) = plan.ports().iter().find(|(bus, _)| *bus == room.bus).unwrap();
+        for (kind, window, root, least, unit) in [
+            (WindowKind::Io, &windows.io, &bus_0.io, 0, 4 * KIB),
+            (WindowKind::Memory32, &windows.memory, &bus_0.memory32, room.memory, MIB),
+            (WindowKind::Memory64, &windows.prefetchable, &bus_0.memory64, room.prefetchable, MIB),
+        ] {
+            let Some(window) = window else {
+                assert_eq!(least, 0, "{kind} of bus {}", room.bus);
+                continue;
+            };
+            let root = root.as_ref().unwrap();
+            assert!(root.start <= window.start && window.end <= root.end, "{window:x?} {root:x?}");
+            assert!(window.end - window.start >= least && !window.is_empty());
+            assert_eq!((window.start % unit, window.end % unit), (0, 0), "{window:x?}");
+            assert!(kind == WindowKind::Memory64 || window.end <= 1 << 32);
+            all.push((kind, window.clone()));
+        }
+    }
+    all.sort_by_key(|(kind, window)| (*kind, window.start));
+    assert!(
+        all.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1.end <= pair[1].1.start),
+        "{all:x?}"
+    );
+    for bar in plan.bars() {
+        let foreign = |(bus, windows): &(u8, PortWindows)| {
+            let window = match bar.window {
+                WindowKind::Io => &windows.io,
+                WindowKind::Memory32 => &windows.memory,
+                WindowKind::Memory64 => &windows.prefetchable,
+            };
+            let overlaps =
+                |window: &Range<u64>| bar.address < window.end && window.start < bar.address + bar.size;
+            *bus != bar.slot.bus() && window.as_ref().is_some_and(overlaps)
+        };
+        assert!(!plan.ports().iter().any(foreign), "{bar:x?}");
     }
 }
 
@@ -328,6 +399,98 @@ fn errors_in_words() {
     );
 }
 
+const ROOM: PortRoom = PortRoom { bus: 1, memory: 64 * MIB, prefetchable: GIB };
+
+fn planned_with_ports(functions: &[FunctionBars], ports: &[PortRoom]) -> Plan {
+    let plan = super::plan(functions, ports, &pc()).unwrap();
+    check_with_ports(functions, ports, &pc(), &plan);
+    plan
+}
+
+#[test]
+fn ports_have_windows_inside_bus_0s() {
+    let functions = [
+        function("1:0:0", &[(0, MEM64, 16 * KIB), (4, PREF64, 8 * GIB)]),
+        function("1:0:1", &[(0, MEM32, 128 * KIB), (2, IO, 32), (3, PREF64, MIB)]),
+        function("0:8:0", &[(0, MEM64, 16 * KIB), (2, IO, 32)]),
+        function("4:0:0", &[(0, MEM32, 4 * KIB)]),
+    ];
+    let plan = planned_with_ports(&functions, &[PortRoom { bus: 2, ..ROOM }, ROOM]);
+    let low = Some(0xc400_0000..0xc800_0000);
+    // Bus 0 has the larger piece, which is above the hole.
+    let high = Some(0x100_0000_0000..0x102_0010_0000);
+    assert_eq!(
+        plan.ports()[0],
+        (1, PortWindows { io: Some(0x1000..0x2000), memory: low, prefetchable: high })
+    );
+    assert_eq!(
+        plan.ports()[1],
+        (
+            2,
+            PortWindows {
+                io: None,
+                memory: Some(0xc800_0000..0xcc00_0000),
+                prefetchable: Some(0x102_4000_0000..0x102_8000_0000)
+            }
+        )
+    );
+    for (text, index, address) in [
+        ("1:0:0", 0, 0xc402_0000),
+        ("1:0:0", 4, 0x100_0000_0000),
+        ("1:0:1", 0, 0xc400_0000),
+        ("1:0:1", 2, 0x1000),
+        ("1:0:1", 3, 0x102_0000_0000),
+        ("0:8:0", 0, 0xc010_0000),
+        ("0:8:0", 2, 0x2000),
+        ("4:0:0", 0, 0xc000_0000),
+    ] {
+        assert_eq!(plan.address(slot(text), index), Some(address), "{text} BAR {index}");
+    }
+    assert_eq!(plan.buses().iter().map(|windows| windows.bus).collect::<Vec<_>>(), [0, 4]);
+}
+
+#[test]
+fn windows_of_ports_grow_with_what_is_behind_them() {
+    for (bars, memory, prefetchable) in [
+        (&[][..], 64 * MIB, GIB),
+        (&[(MEM32, 64 * MIB), (MEM64, 4 * KIB)], 65 * MIB, GIB),
+        (&[(PREF64, 32 * GIB), (MEM32, 128 * MIB)], 128 * MIB, 32 * GIB),
+        (&[(PREF64, GIB), (PREF64, 16)], 64 * MIB, GIB + MIB),
+    ] {
+        let bars: Vec<_> = bars.iter().zip(0..).map(|((kind, size), index)| (index, *kind, *size)).collect();
+        let plan = planned_with_ports(&[function("1:0:0", &bars)], &[ROOM]);
+        let size = |window: &Option<Range<u64>>| window.as_ref().map(|window| window.end - window.start);
+        let windows = &plan.ports()[0].1;
+        assert_eq!((size(&windows.memory), size(&windows.prefetchable)), (Some(memory), Some(prefetchable)));
+    }
+    let nothing = PortRoom { bus: 1, memory: 0, prefetchable: 0 };
+    assert_eq!(planned_with_ports(&[], &[nothing]).ports(), [(1, PortWindows::default())]);
+}
+
+#[test]
+fn ports_without_room_are_named() {
+    let ports: Vec<PortRoom> = (1..=9).map(|bus| PortRoom { bus, ..ROOM }).collect();
+    assert!(super::plan(&[], &ports[..8], &pc()).is_ok());
+    let (window, range) = (WindowKind::Memory32, pc().memory32);
+    assert_eq!(
+        super::plan(&[], &ports, &pc()),
+        Err(PlanError::NoRoomForPort { bus: 9, size: 64 * MIB, window, range: range.clone(), left: 0 })
+    );
+    // What is not prefetchable cannot go above.
+    let functions = [function("1:0:0", &[(0, MEM64, GIB)])];
+    let error = super::plan(&functions, &[ROOM], &pc()).unwrap_err();
+    assert_eq!(error, PlanError::NoRoomForPort { bus: 1, size: GIB, window, range, left: 512 * MIB });
+    assert_eq!(
+        error.to_string(),
+        "bus 1: no place for the 1 GiB that its root port forwards in the 32-bit memory window 0xc0000000-0xdfffffff: \
+         512 MiB of 512 MiB left; give root ports less room, or pass through fewer or smaller functions (behind a \
+         port, BARs that are not prefetchable must be below 4 GiB)"
+    );
+    let huge = [function("1:0:0", &[(0, PREF64, 1 << 63), (2, PREF64, 1 << 63)])];
+    let error = super::plan(&huge, &[ROOM], &pc()).unwrap_err();
+    assert!(matches!(error, PlanError::NoRoomForPort { window: WindowKind::Memory64, .. }), "{error:?}");
+}
+
 fn any_bar() -> impl Strategy<Value = (BarKind, u64)> {
     prop_oneof![
         (0..10u32).prop_map(|shift| (IO, 4 << shift)),
@@ -360,6 +523,35 @@ proptest! {
     fn plans_for_a_pc_hold(functions in any_functions()) {
         if let Ok(plan) = plan(&functions, &pc()) {
             check(&functions, &pc(), &plan);
+        }
+    }
+
+    #[test]
+    fn plans_with_ports_hold(
+        functions in any_functions(),
+        behind in prop::collection::vec((1..4u8, 0..8u8, prop::collection::vec(any_bar(), 0..4)), 0..4),
+        ports in prop::collection::btree_map(1..=15u8, (0..70u64, 0..3000u64), 0..5),
+    ) {
+        let mut ports: Vec<PortRoom> = ports
+            .into_iter()
+            .map(|(bus, (low, high))| PortRoom { bus, memory: low * MIB, prefetchable: high * MIB })
+            .collect();
+        let mut functions = functions;
+        for (bus, number, bars) in behind {
+            let slot = Slot::new(bus, 0, number).unwrap();
+            if functions.iter().any(|function| function.slot.bus() == bus) {
+                continue;
+            }
+            if !ports.iter().any(|port| port.bus == bus) {
+                ports.push(PortRoom { bus, memory: 0, prefetchable: 0 });
+            }
+            let bars = (0u8..).zip(bars).map(|(index, (kind, size))| Bar { index, kind, size }).collect();
+            functions.push(FunctionBars { slot, bars });
+        }
+        // Bus 3 has devices other than 0, and so is none of a port.
+        ports.retain(|port| port.bus != 3);
+        if let Ok(plan) = super::plan(&functions, &ports, &pc()) {
+            check_with_ports(&functions, &ports, &pc(), &plan);
         }
     }
 

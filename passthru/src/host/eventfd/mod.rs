@@ -1,19 +1,25 @@
 //! Vectors of hosts that signal eventfds: which eventfd and GSI a vector has, and when it has one.
 //!
 //! A vector gets an eventfd and a GSI when it is armed first, and keeps them until its kind is turned off. Masking
-//! detaches the eventfd from the hypervisor and leaves it with the host: a signal is counted there, and that is the
-//! pending bit. An eventfd that is attached is never read: what it counts is the hypervisor's to deliver.
+//! detaches the eventfd from the hypervisor and leaves it with the host: a signal is counted there, and the VMM's event
+//! loop makes it the pending bit. An eventfd that is attached is never read: what it counts is the hypervisor's to
+//! deliver.
 
+mod line;
+mod masked;
 mod trigger;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use log::debug;
 use parking_lot::Mutex;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+pub use line::{EventfdLine, LineTriggers};
+use masked::Masked;
 pub use trigger::{Refused, Triggers};
 
 use super::{Cause, HostError, MessageKind, Operation, VectorChange, VectorState};
@@ -26,7 +32,12 @@ pub struct EventfdVectors<T> {
     slot: Slot,
     ports: Ports,
     triggers: T,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// The eventfds of masked vectors, once there was one. Locked after the state; made and dropped without it, since its
+    /// watch takes that.
+    masked: Mutex<Option<Masked>>,
+    /// Calls to the host's kernel.
+    calls: AtomicU64,
 }
 
 #[derive(Default)]
@@ -46,16 +57,15 @@ struct Vector {
     /// The host signals the eventfd.
     triggered: bool,
     /// Was signalled while masked; the eventfd has been read.
-    pending: AtomicBool,
+    pending: bool,
 }
 
 impl Vector {
-    fn is_pending(&self) -> bool {
+    /// Reads the eventfd if the vector is masked.
+    fn is_pending(&mut self) -> bool {
         // Non-blocking: fails when nothing is counted.
-        if !self.attached && self.event.read().is_ok() {
-            self.pending.store(true, Ordering::Release);
-        }
-        self.pending.load(Ordering::Acquire)
+        self.pending |= !self.attached && self.event.read().is_ok();
+        self.pending
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -77,7 +87,13 @@ impl State {
 impl<T: Triggers> EventfdVectors<T> {
     /// None armed. `slot` is the function's place in the guest.
     pub fn new(device: Arc<str>, slot: Slot, ports: Ports, triggers: T) -> EventfdVectors<T> {
-        EventfdVectors { device, slot, ports, triggers, state: Mutex::default() }
+        let (state, masked, calls) = (Arc::default(), Mutex::default(), AtomicU64::new(0));
+        EventfdVectors { device, slot, ports, triggers, state, masked, calls }
+    }
+
+    /// Calls to the host's kernel so far that set vectors up or took them down.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     fn error(&self, kind: MessageKind, vector: u16, source: impl Into<Cause>) -> HostError {
@@ -87,6 +103,9 @@ impl<T: Triggers> EventfdVectors<T> {
 
     /// See [`super::HostFunction::set_vectors`].
     pub fn set(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
+        if changes.iter().any(|change| change.state == VectorState::Masked) {
+            self.prepare_masked();
+        }
         let mut state = self.state.lock();
         let mut errors = Vec::new();
         if state.on != Some((kind, count)) {
@@ -120,6 +139,8 @@ impl<T: Triggers> EventfdVectors<T> {
                 errors.push(self.error(kind, vector, same(&error)));
                 self.forget(&mut state, vector);
             }
+            // What was forgotten is out of the table with this, or with whichever comes next.
+            let _ = self.ports.interrupts.commit();
             return errors;
         }
         armed.retain(|vector| match self.attach(&mut state, *vector) {
@@ -130,7 +151,8 @@ impl<T: Triggers> EventfdVectors<T> {
                 false
             }
         });
-        for (vector, source) in trigger::point(&self.triggers, &mut state, kind, &armed) {
+        let counted = trigger::Counted { triggers: &self.triggers, calls: &self.calls };
+        for (vector, source) in trigger::point(&counted, &mut state, kind, &armed) {
             errors.push(self.error(kind, vector, source));
             self.forget(&mut state, vector);
         }
@@ -147,8 +169,8 @@ impl<T: Triggers> EventfdVectors<T> {
             none => {
                 let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
                 let gsi = self.ports.interrupts.allocate(self.slot)?;
-                let pending = AtomicBool::new(false);
-                none.insert(Vector { event, gsi, message: None, attached: false, triggered: false, pending })
+                let (message, attached, triggered, pending) = (None, false, false, false);
+                none.insert(Vector { event, gsi, message, attached, triggered, pending })
             }
         };
         if entry.message == Some(message) {
@@ -164,6 +186,10 @@ impl<T: Triggers> EventfdVectors<T> {
 
     fn attach(&self, state: &mut State, vector: u16) -> Result<(), PortError> {
         let Some(entry) = state.vector_mut(vector).filter(|entry| !entry.attached) else { return Ok(()) };
+        // From here on nobody but the hypervisor reads it.
+        if let Some(masked) = &*self.masked.lock() {
+            masked.remove(entry.fd());
+        }
         // What was signalled while it was masked is delivered once, whatever its count: it is taken off here and
         // signalled anew, since a hypervisor may deliver what it finds without taking it off. A signal in between is
         // delivered by the attachment.
@@ -171,7 +197,7 @@ impl<T: Triggers> EventfdVectors<T> {
         self.ports.interrupts.attach(entry.gsi, entry.fd())?;
         entry.attached = true;
         if pending {
-            entry.pending.store(false, Ordering::Release);
+            entry.pending = false;
             let _ = entry.event.write(1);
         }
         Ok(())
@@ -180,20 +206,51 @@ impl<T: Triggers> EventfdVectors<T> {
     fn mask(&self, state: &mut State, vector: u16) -> Result<(), PortError> {
         let Some(entry) = state.vector_mut(vector).filter(|entry| entry.attached) else { return Ok(()) };
         entry.attached = false;
-        self.ports.interrupts.detach(entry.gsi, entry.fd())
+        self.ports.interrupts.detach(entry.gsi, entry.fd())?;
+        if let Some(masked) = &*self.masked.lock() {
+            masked.add(vector, entry.fd());
+        }
+        Ok(())
+    }
+
+    /// Lets the event loop hear of what masked vectors signal. Without it their pending bits are right all the same: they
+    /// look at the eventfds themselves.
+    fn prepare_masked(&self) {
+        if self.masked.lock().is_some() {
+            return;
+        }
+        let mut new = match Masked::new(&self.state, &self.ports) {
+            Ok(new) => Some(new),
+            Err(error) => return debug!("{}: watching masked vectors: {error}", self.device),
+        };
+        // Another call may have been quicker; then this one goes, without a lock.
+        let mut masked = self.masked.lock();
+        if masked.is_none() {
+            *masked = new.take();
+        }
+        drop(masked);
     }
 
     /// Gives back what a vector has.
     fn forget(&self, state: &mut State, vector: u16) {
-        let _ = self.mask(state, vector);
         if let Some(entry) = state.vectors.get_mut(usize::from(vector)).and_then(Option::take) {
+            if entry.attached {
+                let _ = self.ports.interrupts.detach(entry.gsi, entry.fd());
+            } else if let Some(masked) = &*self.masked.lock() {
+                masked.remove(entry.fd());
+            }
             self.ports.interrupts.release(entry.gsi);
         }
     }
 
     fn take_down(&self, state: &mut State, kind: MessageKind) -> io::Result<()> {
         // The host first: afterwards nothing signals the eventfds that go.
-        let done = if state.live > 0 { self.triggers.disable(kind) } else { Ok(()) };
+        let done = if state.live > 0 {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.triggers.disable(kind)
+        } else {
+            Ok(())
+        };
         for vector in 0..u16::try_from(state.vectors.len()).unwrap_or(u16::MAX) {
             self.forget(state, vector);
         }
@@ -207,7 +264,12 @@ impl<T: Triggers> EventfdVectors<T> {
         if !matches!(state.on, Some((on, _)) if on == kind) {
             return Ok(());
         }
-        self.take_down(&mut state, kind).map_err(|source| HostError {
+        let taken_down = self.take_down(&mut state, kind);
+        drop(state);
+        let masked = self.masked.lock().take();
+        // Not under the state's lock, which the watch takes: its end waits for it.
+        drop(masked);
+        taken_down.map_err(|source| HostError {
             device: self.device.clone(),
             operation: Operation::DisableVectors(kind),
             source: source.into(),
@@ -216,9 +278,9 @@ impl<T: Triggers> EventfdVectors<T> {
 
     /// See [`super::HostFunction::is_pending`].
     pub fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         matches!(state.on, Some((on, _)) if on == kind)
-            && state.vector(vector).is_some_and(Vector::is_pending)
+            && state.vector_mut(vector).is_some_and(Vector::is_pending)
     }
 }
 
@@ -229,7 +291,8 @@ fn same(error: &PortError) -> PortError {
 
 impl<T> Drop for EventfdVectors<T> {
     fn drop(&mut self) {
-        for entry in self.state.get_mut().vectors.iter_mut().filter_map(Option::take) {
+        let vectors = std::mem::take(&mut self.state.lock().vectors);
+        for entry in vectors.into_iter().flatten() {
             if entry.attached {
                 let _ = self.ports.interrupts.detach(entry.gsi, entry.fd());
             }

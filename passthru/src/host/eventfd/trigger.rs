@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{State, Vector};
 use crate::host::MessageKind;
@@ -16,6 +17,28 @@ pub trait Triggers: Send + Sync {
     fn disable(&self, kind: MessageKind) -> io::Result<()>;
     /// Vectors beyond those of the first call can be set while those are live. Never so with MSI.
     fn is_dynamic(&self, kind: MessageKind) -> bool;
+}
+
+/// Counts the calls.
+pub(super) struct Counted<'a, T> {
+    pub(super) triggers: &'a T,
+    pub(super) calls: &'a AtomicU64,
+}
+
+impl<T: Triggers> Triggers for Counted<'_, T> {
+    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> Result<(), Refused> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.triggers.set(kind, first, events)
+    }
+
+    fn disable(&self, kind: MessageKind) -> io::Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.triggers.disable(kind)
+    }
+
+    fn is_dynamic(&self, kind: MessageKind) -> bool {
+        self.triggers.is_dynamic(kind)
+    }
 }
 
 /// Why vectors were not set.
@@ -63,18 +86,27 @@ pub(super) fn point(
         let beyond = new.extract_if(.., |vector| *vector >= live);
         refused.extend(beyond.map(|vector| (vector, io::Error::from_raw_os_error(libc::ENOSPC))));
     }
-    for run in runs(state, &new) {
-        match set(triggers, state, kind, run.clone()) {
-            Ok(()) => {}
-            Err(error) if run.start() == run.end() => refused.push((*run.start(), error.source)),
-            // The kernel took none of the run: each by itself, so that one that fails takes no other with it.
-            Err(_) => {
-                for vector in run.filter(|vector| new.contains(vector)) {
-                    if let Err(error) = set(triggers, state, kind, vector..=vector) {
-                        refused.push((vector, error.source));
-                    }
-                }
-            }
+    let mut left: Vec<RangeInclusive<u16>> = runs(state, &new);
+    left.reverse();
+    let mut full = false;
+    while let Some(run) = left.pop() {
+        if full {
+            let no_room = |vector| (vector, io::Error::from_raw_os_error(libc::ENOSPC));
+            refused.extend(run.filter(|vector| is_new(state, vector)).map(no_room));
+            continue;
+        }
+        let Err(error) = set(triggers, state, kind, run.clone()) else { continue };
+        if run.start() == run.end() {
+            // The host has no vector left to give: nor will it have one for those that come after.
+            full = error.source.raw_os_error() == Some(libc::ENOSPC);
+            refused.push((*run.start(), error.source));
+        } else {
+            // The kernel took none of the run: by halves, so that one that fails takes no other with it, and what fails
+            // is found in few calls.
+            let within: Vec<u16> = run.filter(|vector| is_new(state, vector)).collect();
+            let (first, second) = within.split_at(within.len() / 2);
+            let half = |vectors: &[u16]| Some(*vectors.first()?..=*vectors.last()?);
+            left.extend([second, first].into_iter().filter_map(half));
         }
     }
     refused
@@ -87,12 +119,24 @@ fn turn_on(triggers: &impl Triggers, state: &mut State, kind: MessageKind, new: 
     let first = new.iter().zip(0..).take_while(|(vector, n)| *vector == n).count() as u16;
     let many = if triggers.is_dynamic(kind) { first.max(1) } else { all };
     let Err(error) = set(triggers, state, kind, 0..=many - 1) else { return Ok(()) };
-    let fewer = match error.available {
-        Some(available) if (1..many).contains(&available) => available,
-        _ if many > 1 => 1,
-        _ => return Err(error.source),
-    };
-    set(triggers, state, kind, 0..=fewer - 1).map_err(|error| error.source)
+    match error.available {
+        Some(available) if (1..many).contains(&available) => {
+            set(triggers, state, kind, 0..=available - 1).map_err(|error| error.source)
+        }
+        // One of them could not be had: room for all, none signalling, and then each that can.
+        _ => set_up(triggers, state, kind, many).or_else(|error| match many {
+            1 => Err(error),
+            _ => set_up(triggers, state, kind, 1),
+        }),
+    }
+}
+
+/// Turns the kind on with so many vectors that signal nothing.
+fn set_up(triggers: &impl Triggers, state: &mut State, kind: MessageKind, count: u16) -> io::Result<()> {
+    let none: Vec<Option<BorrowedFd<'_>>> = vec![None; usize::from(count)];
+    triggers.set(kind, 0, &none).map_err(|error| error.source)?;
+    state.live = state.live.max(count);
+    Ok(())
 }
 
 /// Ranges that hold all the new vectors and none that the host signals already: setting one of those again would drop
@@ -128,10 +172,8 @@ fn set(
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-    use std::sync::atomic::AtomicBool;
-
     use parking_lot::Mutex;
+    use std::os::fd::AsRawFd;
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
@@ -213,7 +255,7 @@ mod tests {
                     message: None,
                     attached: true,
                     triggered: false,
-                    pending: AtomicBool::new(false),
+                    pending: false,
                 });
             }
             let failed = point(host, &mut self.state, self.kind, vectors);
@@ -294,5 +336,20 @@ mod tests {
         let mut function = Function::new(MessageKind::Msix, 16);
         assert_eq!(function.arm(&host, &[0, 1, 2]), NONE);
         assert_eq!(function.arm(&host, &[4, 6, 8]), [8]);
+    }
+
+    #[test]
+    fn a_host_without_room_for_all_is_found_out_in_few_calls() {
+        let host = Host::new(195, true);
+        let mut function = Function::new(MessageKind::Msix, 2048);
+        let all: Vec<u16> = (0..2048).collect();
+        assert_eq!(function.arm(&host, &all).len(), 2048 - 195);
+        assert!(host.calls().len() <= 2 + 12, "the first, what there is room for, and halves");
+        // Turned on before, as a guest does that programs its vectors under the function's mask.
+        let host = Host::new(195, true);
+        let mut function = Function::new(MessageKind::Msix, 2048);
+        assert_eq!(function.arm(&host, &[]), NONE);
+        assert_eq!(function.arm(&host, &all).len(), 2048 - 195);
+        assert!(host.calls().len() <= 2 + 2 * 11);
     }
 }

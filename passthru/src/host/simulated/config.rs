@@ -4,6 +4,8 @@
 pub const VENDOR: u16 = 0x5350;
 /// Device id.
 pub const DEVICE: u16 = 0x0001;
+/// INTA.
+pub const PIN: u8 = 1;
 /// MSI vectors.
 pub const MSI_VECTORS: u16 = 8;
 /// MSI-X vectors.
@@ -37,6 +39,7 @@ pub fn build() -> Vec<u8> {
     put(0x2c, &VENDOR.to_le_bytes());
     put(0x2e, &DEVICE.to_le_bytes());
     put(0x34, &[0x40]);
+    put(0x3d, &[PIN]);
     // Power management version 3, no PME.
     put(0x40, &[0x01, 0x50, 0x03, 0x00, 0x08, 0x00]);
     // MSI: 64-bit, per-vector masking.
@@ -45,8 +48,8 @@ pub fn build() -> Vec<u8> {
     put(0x72, &(MSIX_VECTORS - 1).to_le_bytes());
     put(0x74, &(MSIX_TABLE | 4).to_le_bytes());
     put(0x78, &(MSIX_PENDING | 4).to_le_bytes());
-    // PCI Express version 2 endpoint, 2.5 GT/s, one lane; it tells of no reset it does not have.
-    put(0x80, &[0x10, 0x00, 0x02, 0x00, 0x00, 0x80, 0x00, 0x00]);
+    // PCI Express version 2 endpoint with function-level reset, 2.5 GT/s, one lane.
+    put(0x80, &[0x10, 0x00, 0x02, 0x00, 0x00, 0x80, 0x00, 0x10]);
     put(0x8c, &[0x11, 0x00, 0x00, 0x00, 0x00, 0x00, 0x11, 0x00]);
     put(0x100, &[0x03, 0x00, 0x01, 0x00, 0x01, 0, 0, 0, b'S', b'L', b'T', b'P']);
     config

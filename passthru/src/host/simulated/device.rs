@@ -32,6 +32,7 @@ mod register {
     pub const TIMER_CONTROL: u64 = 0x40;
     pub const TIMER_RAISED: u64 = 0x44;
     pub const TRIGGER: u64 = 0x48;
+    pub const INTX: u64 = 0x4c;
 }
 
 /// "SLTP"
@@ -136,6 +137,7 @@ impl Device {
             register::TIMER_LAST => registers.timer_last,
             register::TIMER_CONTROL => u32::from(registers.timer_running),
             register::TIMER_RAISED => registers.timer_raised,
+            register::INTX => u32::from(self.shared.vectors.line().is_asserted()),
             _ => 0,
         }
     }
@@ -176,6 +178,10 @@ impl Device {
                     registers.timer_raised = 0;
                     let _ = self.work.send(Work::Timer { generation: registers.timer_generation });
                 }
+            }
+            register::INTX if value & 1 != 0 => {
+                drop(registers);
+                self.shared.vectors.line().assert(false);
             }
             register::TRIGGER => {
                 drop(registers);

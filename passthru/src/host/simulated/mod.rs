@@ -24,10 +24,12 @@
 //! | 0x38, 0x3c | timer: first and last vector, raised in turn |
 //! | 0x40 | timer: write 1 to start, 0 to stop; reads whether it runs |
 //! | 0x44 | timer: ticks raised since it was started |
-//! | 0x48 | raise the vector that is written |
+//! | 0x48 | raise the vector that is written; while neither MSI nor MSI-X is on, assert INTx instead |
+//! | 0x4c | INTx: reads 1 while it is asserted; write 1 to acknowledge |
 
 mod config;
 mod device;
+mod line;
 mod vectors;
 
 use std::io;
@@ -36,15 +38,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
-use super::eventfd::EventfdVectors;
+use super::eventfd::{EventfdLine, EventfdVectors};
 use super::{
-    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation,
-    Region, Report, ResetMethod, VectorChange,
+    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, Listener, MessageKind,
+    Operation, Region, Report, ResetMethod, VectorChange,
 };
 use crate::pci::Slot;
-use crate::pci::registers::{COMMAND, COMMAND_BUS_MASTER};
+use crate::pci::registers::{COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, STATUS};
 use crate::ports::{Access, Ports};
 use device::Device;
+use line::SimulatedLine;
 use vectors::SimulatedTriggers;
 
 /// Names of simulated functions, as `sim:NAME`.
@@ -65,6 +68,8 @@ pub enum SimulatedError {
 pub struct SimulatedFunction {
     name: Arc<str>,
     vectors: EventfdVectors<Arc<SimulatedTriggers>>,
+    intx: EventfdLine<Arc<SimulatedLine>>,
+    line: Arc<SimulatedLine>,
     device: Device,
     config: Mutex<Vec<u8>>,
     memory: [Option<MmapRegion>; super::BARS],
@@ -83,12 +88,43 @@ pub fn bars(name: &str) -> Result<Vec<crate::pci::bar::Bar>, SimulatedError> {
     Ok(crate::pci::bar::decode(registers, config::BAR_SIZES).0)
 }
 
+/// What a simulated function is and what its host can do with it, known before it is made.
+pub fn describe(name: &str) -> Result<(Description, Report), SimulatedError> {
+    if !NAMES.contains(&name) {
+        return Err(SimulatedError::Unknown(name.to_owned()));
+    }
+    let bars = config::BAR_SIZES.map(|size| Region { size, mappable: Vec::new(), accessible: true });
+    let mut description = Description { config: config::build(), bars, rom: Region::default() };
+    for (index, size) in MEMORY {
+        if let Some(region) = description.bars.get_mut(index) {
+            region.mappable = vec![0..size];
+        }
+    }
+    let report = Report {
+        delivery: Delivery::Eventfd,
+        intx: true,
+        msi: config::MSI_VECTORS,
+        msi_masking: true,
+        msix: config::MSIX_VECTORS,
+        dynamic_msix: true,
+        dma: DmaReach::InProcess,
+        mappings: None,
+        granularity: 4096,
+        reset: Some(ResetMethod::Own),
+        power_states: false,
+        error_events: false,
+        request_events: false,
+    };
+    Ok((description, report))
+}
+
+/// The BARs that are memory, and their bytes.
+const MEMORY: [(usize, u64); 2] = [(2, 1 << 20), (4, 0x1_0000)];
+
 impl SimulatedFunction {
     /// Makes one. `slot` is its place in the guest.
     pub fn new(name: &str, slot: Slot, ports: Ports) -> Result<SimulatedFunction, SimulatedError> {
-        if !NAMES.contains(&name) {
-            return Err(SimulatedError::Unknown(name.to_owned()));
-        }
+        let (description, report) = describe(name)?;
         let resources = |what: &str| {
             let what = what.to_owned();
             move |source| SimulatedError::Resources(what, source)
@@ -96,38 +132,23 @@ impl SimulatedFunction {
         let memory = |size: u64| {
             MmapRegion::new(size as usize).map_err(|e| resources("memory of a BAR")(io::Error::other(e)))
         };
-        let memory = [None, None, Some(memory(1 << 20)?), None, Some(memory(0x1_0000)?), None];
+        let [second, fourth] = MEMORY.map(|(_, size)| memory(size));
+        let memory = [None, None, Some(second?), None, Some(fourth?), None];
         let name: Arc<str> = format!("sim:{name}").into();
-        let triggers = Arc::new(SimulatedTriggers::default());
+        let line = SimulatedLine::new(ports.events.clone());
+        let triggers = Arc::new(SimulatedTriggers::new(line.clone()));
         let device = Device::new(ports.memory.clone(), triggers.clone()).map_err(resources("thread"))?;
-        let bars = std::array::from_fn(|i| {
-            let size = config::BAR_SIZES.get(i).copied().unwrap_or(0);
-            let is_memory = memory.get(i).is_some_and(Option::is_some);
-            Region { size, mappable: if is_memory { vec![0..size] } else { vec![] }, accessible: true }
-        });
-        let config = config::build();
         Ok(SimulatedFunction {
             vectors: EventfdVectors::new(name.clone(), slot, ports.clone(), triggers),
+            intx: EventfdLine::new(name.clone(), slot, config::PIN, ports.clone(), line.clone()),
+            line,
             name,
             device,
-            description: Description { config: config.clone(), bars },
-            config: Mutex::new(config),
+            config: Mutex::new(description.config.clone()),
+            description,
             memory,
             ports,
-            report: Report {
-                delivery: Delivery::Eventfd,
-                intx: false,
-                msi: config::MSI_VECTORS,
-                msi_masking: true,
-                msix: config::MSIX_VECTORS,
-                dynamic_msix: true,
-                dma: DmaReach::InProcess,
-                mappings: None,
-                granularity: 4096,
-                reset: Some(ResetMethod::Host),
-                error_events: false,
-                request_events: false,
-            },
+            report,
         })
     }
 
@@ -161,15 +182,23 @@ impl HostFunction for SimulatedFunction {
         for (to, from) in data.iter_mut().zip(self.config.lock().iter().skip(usize::from(offset))) {
             *to = *from;
         }
+        // The status register's interrupt bit (PCIe 6.0 §7.5.1.1.4).
+        if let Some(byte) =
+            usize::from(STATUS).checked_sub(usize::from(offset)).and_then(|at| data.get_mut(at))
+        {
+            *byte |= u8::from(self.line.is_asserted()) << 3;
+        }
         Ok(())
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), HostError> {
-        // Of its own registers only bus mastering does anything.
+        // Of its own registers only bus mastering and INTx disable do anything.
         if offset == COMMAND
-            && let Some(low) = data.first()
+            && let [low, high, ..] = data
         {
-            self.device.set_bus_master(u16::from(*low) & COMMAND_BUS_MASTER != 0);
+            let command = u16::from_le_bytes([*low, *high]);
+            self.device.set_bus_master(command & COMMAND_BUS_MASTER != 0);
+            self.line.disable(command & COMMAND_INTX_DISABLE != 0);
         }
         Ok(())
     }
@@ -245,8 +274,21 @@ impl HostFunction for SimulatedFunction {
         self.vectors.is_pending(kind, vector)
     }
 
+    fn vector_calls(&self) -> u64 {
+        self.vectors.calls()
+    }
+
+    fn set_intx(&self, on: bool) -> Result<(), HostError> {
+        self.intx.set(on)
+    }
+
+    fn listen(&self, _: Listener) -> Result<(), HostError> {
+        Ok(())
+    }
+
     fn reset(&self) -> Result<(), HostError> {
         self.device.reset();
+        self.line.assert(false);
         Ok(())
     }
 }

@@ -3,27 +3,43 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::config::{MSI_VECTORS, MSIX_VECTORS};
+use super::line::SimulatedLine;
 use crate::host::MessageKind;
 use crate::host::eventfd::{Refused, Triggers};
 
 /// Duplicates of the eventfds that vectors are pointed at.
-#[derive(Default)]
 pub struct SimulatedTriggers {
+    line: Arc<SimulatedLine>,
     live: Mutex<Option<(MessageKind, Vec<Option<File>>)>>,
 }
 
 impl SimulatedTriggers {
-    /// The function signals a vector of the kind that is on; without one nothing happens.
+    /// None is on.
+    pub fn new(line: Arc<SimulatedLine>) -> SimulatedTriggers {
+        SimulatedTriggers { line, live: Mutex::default() }
+    }
+
+    /// The line that is asserted while no kind is on.
+    pub fn line(&self) -> &SimulatedLine {
+        &self.line
+    }
+
+    /// The function signals a vector of the kind that is on, or asserts its line.
     pub fn raise(&self, vector: u16) {
-        if let Some((_, events)) = &*self.live.lock()
-            && let Some(Some(event)) = events.get(usize::from(vector))
-        {
-            // Fails only when the count is at its end, and then it is signalled all the same.
-            let _ = (&*event).write_all(&1u64.to_ne_bytes());
+        let live = self.live.lock();
+        match &*live {
+            None => self.line.assert(true),
+            Some((_, events)) => {
+                if let Some(Some(event)) = events.get(usize::from(vector)) {
+                    // Fails only when the count is at its end, and then it is signalled all the same.
+                    let _ = (&*event).write_all(&1u64.to_ne_bytes());
+                }
+            }
         }
     }
 }

@@ -61,6 +61,64 @@ pub enum OpenError {
         /// What vfio-ioctls says.
         source: vfio_ioctls::VfioError,
     },
+    /// iommufd cannot be opened.
+    #[error("/dev/iommu: {source}; is the module loaded (modprobe iommufd), and may this user open it?")]
+    Iommufd {
+        /// errno.
+        source: io::Error,
+    },
+    /// The kernel has no device file for the function.
+    #[error(
+        "{address}: it has no device file below /dev/vfio/devices: this kernel's VFIO knows groups only (CONFIG_VFIO_DEVICE_CDEV)"
+    )]
+    NoDeviceFile {
+        /// The function.
+        address: HostAddress,
+    },
+    /// The function's device file cannot be opened.
+    #[error("{address}: open of {path}: {source}{}", open_hint(.source, *.address))]
+    DeviceFile {
+        /// The function.
+        address: HostAddress,
+        /// The file.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// The function cannot be bound to an iommufd.
+    #[error("{address}: VFIO_DEVICE_BIND_IOMMUFD: {source}; {}", bind_hint(.source))]
+    Bind {
+        /// The function.
+        address: HostAddress,
+        /// errno.
+        source: io::Error,
+    },
+    /// A device file that is open already, where functions are opened by group.
+    #[error("{address}: a device file that is handed over needs iommufd, which is turned off here")]
+    DeviceFileInContainer {
+        /// The function.
+        address: HostAddress,
+    },
+    /// A file descriptor that is handed over is no VFIO device.
+    #[error(
+        "file descriptor {fd} is no VFIO device: {source}; it must be an open file of /dev/vfio/devices that this process \
+         was started with"
+    )]
+    NoDevice {
+        /// Its number.
+        fd: i32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An Intel graphics function that is part of the processor.
+    #[error(
+        "{address}: it is Intel's integrated graphics, whose drivers need memory of the host's firmware (OpRegion and \
+         stolen memory) that a guest does not have; a virtual function of it or another graphics card can be used"
+    )]
+    IntegratedGraphics {
+        /// The function.
+        address: HostAddress,
+    },
     /// A call to VFIO.
     #[error("{address}: {call}: {source}")]
     Call {
@@ -86,7 +144,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Guest memory cannot be mapped.
-    #[error("{address}: VFIO_IOMMU_MAP_DMA of guest memory {:#x}..{:#x}: {source}", .range.start, .range.end)]
+    #[error("{address}: DMA map of guest memory {:#x}..{:#x}: {source}", .range.start, .range.end)]
     DmaMap {
         /// The function for which memory was mapped.
         address: HostAddress,
@@ -159,6 +217,19 @@ fn open_hint(source: &io::Error, address: HostAddress) -> String {
         Some(libc::EACCES | libc::EPERM) => "; run as root or give this user the file (chown)".to_owned(),
         Some(libc::ENOENT) => format!("; bind the function: {}", bind_command(address, true)),
         _ => String::new(),
+    }
+}
+
+fn bind_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EBUSY) => {
+            "another process has the function or a member of its group: another VM, or one that opened the group's file?"
+        }
+        Some(libc::EINVAL) => {
+            "its file is open elsewhere, in another VM or a program that hands it over, or the host's IOMMU is one that \
+             iommufd cannot use; by group and container it may work"
+        }
+        _ => "by group and container it may work",
     }
 }
 

@@ -82,6 +82,34 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::pieces::{self, Backing, MsixStructures};
+    use crate::function::test_support::report;
+    use crate::host::{BarRange, Description, Region};
+    use crate::pci::bar::{Bar, BarKind};
+
+    /// A guest address is a multiple of the BAR's size, so what is congruent to the offset in the BAR is to the guest's too.
+    #[test]
+    fn all_parts_of_a_bar_of_32_gib_lie_as_huge_pages_need_it() {
+        const GIB: u64 = 1 << 30;
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap();
+        file.as_file().set_len(32 * GIB).unwrap();
+        let mut description = Description::default();
+        description.bars[2] = Region { size: 32 * GIB, mappable: vec![0..32 * GIB], accessible: true };
+        let bar = Bar { index: 2, kind: BarKind::Memory64 { prefetchable: true }, size: 32 * GIB };
+        let range = |offset, len| BarRange { bar: 2, offset, len };
+        let msix = MsixStructures {
+            table: range(16 * GIB + 0x2000, 0x8000),
+            pending: range(16 * GIB + 0xa000, 0x100),
+        };
+        let pieces = pieces::plan(&[bar], &description, Some(&msix), &[], &report());
+        let mapped = pieces.iter().filter(|piece| piece.backing == Backing::Mapped);
+        let mapped: Vec<BarRange> = mapped.map(|piece| piece.range).collect();
+        assert_eq!(mapped.iter().map(|range| range.len).sum::<u64>(), 32 * GIB - 0x9000);
+        for range in mapped {
+            let mapping = Mapping::new(file.as_file(), range.offset, range.offset, range.len).unwrap();
+            assert_eq!((mapping.address() as u64).wrapping_sub(range.offset) % GIB, 0, "{range}");
+        }
+    }
 
     #[test]
     fn addresses_are_congruent_to_the_offset_in_the_bar() {

@@ -1,64 +1,78 @@
-//! Functions of this host through Linux VFIO, by group and container.
+//! Functions of this host through Linux VFIO: by their own device files and iommufd, or by group and container.
 
+mod bars;
+mod config;
 mod container;
+mod direct;
 mod error;
+mod events;
+mod guarded;
+mod interrupts;
+mod ioas;
 mod ioctl;
+mod iommufd;
 mod mapping;
+mod reset;
+mod rom;
 pub mod sysfs;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
+use log::info;
 use vfio_bindings::bindings::vfio::*;
 
-pub use container::{Container, Group};
 pub use error::{OpenError, bind_command};
+pub use ioas::{Interface, Ioas};
+pub use reset::{NoReset, Other};
 
-use super::eventfd::{EventfdVectors, Refused, Triggers};
+use super::eventfd::{EventfdLine, EventfdVectors};
 use super::{
-    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, MessageKind, Operation,
-    Region, Report, ResetMethod, VectorChange,
+    BarRange, Cause, Delivery, Description, DmaReach, HostError, HostEvent, HostFunction, Listener,
+    MessageKind, Operation, ROM, Region, Report, VectorChange,
 };
-use crate::pci::Slot;
-use crate::pci::registers::{COMMAND, COMMAND_INTX_DISABLE, EXPRESS_SIZE};
-use crate::ports::Access;
-use ioctl::RegionInfo;
-use mapping::Mapping;
+use crate::pci::registers::{EXPRESS_SIZE, INTERRUPT_PIN};
+use crate::pci::{HostAddress, Slot};
+use bars::Bars;
+use config::Config;
+use events::Events;
+use interrupts::{VfioLine, VfioTriggers};
+use ioas::Membership;
+use ioctl::device::RegionInfo;
+use ioctl::{device as ioctl_device, irqs};
+use reset::Reset;
+use rom::Rom;
 use sysfs::SysfsFunction;
 
 /// A function that is open.
 pub struct VfioFunction {
     name: Arc<str>,
-    // Dropped in this order: what signals and maps the device before its file, and that before its group, which can
-    // leave the container only when no device of it is open.
+    address: HostAddress,
+    // Dropped in this order: what signals and maps the device before its file, and that before it leaves its group,
+    // which can leave the container only when no device of it is open.
+    events: Events,
     vectors: EventfdVectors<VfioTriggers>,
-    mappings: Mutex<HashMap<BarRange, Mapped>>,
-    bars: [RegionInfo; super::BARS],
-    config: RegionInfo,
+    line: Option<EventfdLine<VfioLine>>,
+    bars: Bars,
+    rom: Rom,
+    config: Arc<Config>,
     device: Arc<File>,
+    reset: Option<Reset>,
     description: Description,
     report: Report,
-    group: Arc<Group>,
-}
-
-struct Mapped {
-    mapping: Mapping,
-    /// Within reach of other functions' DMA at this address.
-    peer: Option<u64>,
+    membership: Membership,
 }
 
 /// Checks what sysfs tells of a function that is to be opened: it has a group, is bound to a VFIO driver, and so are
-/// the others of its group.
+/// the others of its group; and it is none that needs more of the host than VFIO gives.
 pub fn preflight(function: &SysfsFunction) -> Result<(), OpenError> {
     let address = function.address;
     let group = function.group.ok_or(OpenError::NoGroup { address })?;
-    if !function.driver.as_deref().is_some_and(|driver| driver.starts_with("vfio")) {
+    if function.is_integrated_graphics() {
+        return Err(OpenError::IntegratedGraphics { address });
+    }
+    if !function.driver.as_deref().is_some_and(sysfs::is_vfio) {
         return Err(OpenError::NotBound { address, driver: function.driver.clone() });
     }
     match sysfs::offenders(address) {
@@ -68,18 +82,13 @@ pub fn preflight(function: &SysfsFunction) -> Result<(), OpenError> {
 }
 
 impl VfioFunction {
-    /// Opens a function that is bound to vfio-pci. `slot` is its place in the guest.
-    pub fn open(
-        container: &Arc<Container>,
-        function: &SysfsFunction,
-        slot: Slot,
-    ) -> Result<VfioFunction, OpenError> {
+    /// Opens a function that is bound to vfio-pci, or takes over its open file. `slot` is its place in the guest.
+    pub fn open(ioas: &Arc<Ioas>, function: &SysfsFunction, slot: Slot) -> Result<VfioFunction, OpenError> {
         preflight(function)?;
         let address = function.address;
-        let group = container.group(function)?;
-        let device = Arc::new(group.open_device(address)?);
+        let (membership, device) = ioas.enter(function)?;
         let call = |call| move |source| OpenError::Call { address, call, source };
-        let info = ioctl::device_info(&device).map_err(call("VFIO_DEVICE_GET_INFO"))?;
+        let info = ioctl_device::info(&device).map_err(call("VFIO_DEVICE_GET_INFO"))?;
         if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 {
             return Err(OpenError::NotPci { address });
         }
@@ -87,23 +96,40 @@ impl VfioFunction {
             if index >= info.num_regions {
                 return Ok(RegionInfo::default());
             }
-            ioctl::region_info(&device, index).map_err(call("VFIO_DEVICE_GET_REGION_INFO"))
+            ioctl_device::region(&device, index).map_err(call("VFIO_DEVICE_GET_REGION_INFO"))
         };
         let mut bars: [RegionInfo; super::BARS] = Default::default();
         for (index, bar) in (VFIO_PCI_BAR0_REGION_INDEX..).zip(&mut bars) {
             *bar = region(index)?;
         }
-        let config = region(VFIO_PCI_CONFIG_REGION_INDEX)?;
-        let mut bytes = vec![0; usize::try_from(config.size).unwrap_or(0).min(EXPRESS_SIZE)];
-        device.read_exact_at(&mut bytes, config.file_offset).map_err(call("read of configuration space"))?;
+        let rom = Rom::new(region(VFIO_PCI_ROM_REGION_INDEX)?);
+        let config = Arc::new(Config::new(device.clone(), region(VFIO_PCI_CONFIG_REGION_INDEX)?));
+        let raw = config.bytes(EXPRESS_SIZE).map_err(call("read of configuration space"))?;
+        if function.is_vga() {
+            info!(
+                "{address}: the legacy VGA ranges (0xa0000 to 0xbffff, ports 0x3b0 to 0x3df) stay the host's; the guest \
+                 reaches this function by its BARs only"
+            );
+        }
+        // The kernel leaves INTx enabled in a function that it opens.
+        config.set_intx_connected(false).map_err(call("write of the command register"))?;
 
-        let (msi, _) = ioctl::irq_info(&device, VFIO_PCI_MSI_IRQ_INDEX);
-        let (msix, msix_flags) = ioctl::irq_info(&device, VFIO_PCI_MSIX_IRQ_INDEX);
+        let name: Arc<str> = address.to_string().into();
+        let ports = ioas.ports();
+        let (msi, _) = irqs::irq_info(&device, VFIO_PCI_MSI_IRQ_INDEX);
+        let (msix, msix_flags) = irqs::irq_info(&device, VFIO_PCI_MSIX_IRQ_INDEX);
         let dynamic_msix = msix_flags & VFIO_IRQ_INFO_NORESIZE == 0;
-        let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
+        let triggers = VfioTriggers { device: device.clone(), dynamic_msix };
+        let pin = raw.get(usize::from(INTERRUPT_PIN)).copied().filter(|pin| (1..=4).contains(pin));
+        let pin = pin.filter(|_| irqs::irq_info(&device, VFIO_PCI_INTX_IRQ_INDEX).0 > 0);
+        let line = pin.map(|pin| {
+            let triggers = VfioLine { device: device.clone(), config: config.clone() };
+            EventfdLine::new(name.clone(), slot, pin, ports.clone(), triggers)
+        });
+        let reset = (info.flags & VFIO_DEVICE_FLAGS_RESET != 0).then(|| Reset::alone(address, &raw));
         let report = Report {
             delivery: Delivery::Eventfd,
-            intx: false,
+            intx: line.is_some(),
             msi,
             msi_masking: true,
             msix,
@@ -111,64 +137,48 @@ impl VfioFunction {
             dma: DmaReach::Mapped,
             mappings: None,
             granularity: page_size(),
-            reset: resets.then_some(ResetMethod::Host),
-            error_events: ioctl::irq_info(&device, VFIO_PCI_ERR_IRQ_INDEX).0 > 0,
-            request_events: ioctl::irq_info(&device, VFIO_PCI_REQ_IRQ_INDEX).0 > 0,
+            reset: reset.as_ref().map(Reset::method),
+            power_states: ioctl_device::handles_power_states(&device),
+            error_events: Events::has(&device, HostEvent::Error),
+            request_events: Events::has(&device, HostEvent::Request),
         };
-        let regions =
-            bars.clone().map(|bar| Region { size: bar.size, mappable: bar.mappable, accessible: true });
-        let name: Arc<str> = address.to_string().into();
-        let triggers = VfioTriggers { device: device.clone(), dynamic_msix };
-        let vectors = EventfdVectors::new(name.clone(), slot, container.ports().clone(), triggers);
-        let description = Description { config: bytes, bars: regions };
+        let bars = Bars::new(device.clone(), bars, page_size());
+        let shown_rom = Region { size: rom.size(), mappable: Vec::new(), accessible: rom.size() > 0 };
+        let description = Description { config: raw, bars: bars.description(), rom: shown_rom };
         Ok(VfioFunction {
+            events: Events::new(device.clone(), ports.clone()),
+            vectors: EventfdVectors::new(name.clone(), slot, ports.clone(), triggers),
             name,
-            vectors,
-            mappings: Mutex::default(),
+            address,
+            line,
             bars,
+            rom,
             config,
             device,
+            reset,
             description,
             report,
-            group,
+            membership,
         })
+    }
+
+    /// Finds out how a function is reset that has no reset of its own: with its bus, if all that is there belongs to the
+    /// VM, and nothing of it is in the guest already. `together` are the functions that go there now, itself among them;
+    /// all of them must be open. Nothing changes for a function that can be reset already.
+    pub fn settle_reset(&mut self, together: &[HostAddress]) -> Result<(), NoReset> {
+        if self.reset.is_none() {
+            let reset = Reset::hot(&self.device, &self.membership, self.address, together)?;
+            self.report.reset = Some(reset.method());
+            self.reset = Some(reset);
+        }
+        Ok(())
     }
 
     fn error<E: Into<Cause>>(&self, operation: Operation) -> impl FnOnce(E) -> HostError + use<E> {
         let device = self.name.clone();
         move |source| HostError { device, operation, source: source.into() }
     }
-
-    fn bar(&self, range: BarRange) -> io::Result<(&RegionInfo, u64)> {
-        let bar = self.bars.get(usize::from(range.bar)).ok_or(io::ErrorKind::NotFound)?;
-        match range.offset.checked_add(range.len) {
-            Some(end) if end <= bar.size => Ok((bar, bar.file_offset + range.offset)),
-            _ => Err(io::ErrorKind::InvalidInput.into()),
-        }
-    }
-
-    /// Freeing the vectors of MSI and MSI-X turns INTx on in the device (`pci_disable_msi` does), where nobody would take
-    /// it and the line may be shared. The kernel turns it off again when the bit goes from 0 to 1.
-    fn turn_intx_off(&self) -> io::Result<()> {
-        let at = self.config_offset(COMMAND, 2)?;
-        let mut command = [0; 2];
-        self.device.read_exact_at(&mut command, at)?;
-        let command = u16::from_le_bytes(command);
-        self.device.write_all_at(&(command & !COMMAND_INTX_DISABLE).to_le_bytes(), at)?;
-        self.device.write_all_at(&(command | COMMAND_INTX_DISABLE).to_le_bytes(), at)
-    }
-
-    fn config_offset(&self, offset: u16, len: usize) -> io::Result<u64> {
-        if u64::from(offset) + len as u64 > self.config.size {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Ok(self.config.file_offset + u64::from(offset))
-    }
 }
-
-/// How often a reset is tried while the device is busy, and how long apart.
-const RESET_TRIES: u32 = 20;
-const RESET_PAUSE: Duration = Duration::from_millis(50);
 
 fn page_size() -> u64 {
     // SAFETY: takes and returns numbers.
@@ -190,63 +200,44 @@ impl HostFunction for VfioFunction {
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         let operation = Operation::ConfigRead { offset, len: data.len() };
-        self.config_offset(offset, data.len())
-            .and_then(|at| self.device.read_exact_at(data, at))
-            .map_err(self.error(operation))
+        self.config.read(offset, data).map_err(self.error(operation))
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), HostError> {
-        self.config_offset(offset, data.len())
-            .and_then(|at| self.device.write_all_at(data, at))
-            .map_err(self.error(Operation::ConfigWrite { offset, len: data.len() }))
+        let operation = Operation::ConfigWrite { offset, len: data.len() };
+        self.config.write(offset, data).map_err(self.error(operation))
     }
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<(), HostError> {
         let range = BarRange { bar, offset, len: data.len() as u64 };
-        self.bar(range)
-            .and_then(|(_, at)| self.device.read_exact_at(data, at))
-            .map_err(self.error(Operation::BarRead(range)))
+        if bar == ROM {
+            let read = self.rom.read(&self.device, offset, data);
+            return read.map_err(self.error(Operation::BarRead(range)));
+        }
+        self.bars.read(bar, offset, data).map_err(self.error(Operation::BarRead(range)))
     }
 
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), HostError> {
         let range = BarRange { bar, offset, len: data.len() as u64 };
-        self.bar(range)
-            .and_then(|(_, at)| self.device.write_all_at(data, at))
-            .map_err(self.error(Operation::BarWrite(range)))
+        self.bars.write(bar, offset, data).map_err(self.error(Operation::BarWrite(range)))
     }
 
     fn map(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
-        let operation = Operation::Map { range, guest };
-        let mut mappings = self.mappings.lock();
-        let mapped = match mappings.entry(range) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let mapping = self
-                    .bar(range)
-                    .and_then(|(_, at)| Mapping::new(&self.device, at, range.offset, range.len))
-                    .map_err(self.error(operation.clone()))?;
-                entry.insert(Mapped { mapping, peer: None })
-            }
-        };
-        let host = mapped.mapping.address();
-        // SAFETY: the mapping lives as long as this function, which is unmapped from the guest before it is closed.
-        unsafe { self.group.container().ports().memory.map(guest, host, range.len, Access::ReadWrite) }
-            .map_err(self.error(operation))?;
-        // Decoding is on in the function, or the IOMMU could not pin what is behind the mapping.
-        if self.group.container().map_peer(&self.name, guest, host, range.len) {
-            mapped.peer = Some(guest);
-        }
-        Ok(())
+        let ioas = self.membership.ioas();
+        self.bars
+            .map(&self.name, range, guest, &*ioas.ports().memory, &**ioas)
+            .map_err(self.error(Operation::Map { range, guest }))
     }
 
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
-        if let Some(mapped) = self.mappings.lock().get_mut(&range)
-            && let Some(peer) = mapped.peer.take()
-        {
-            self.group.container().unmap_peer(&self.name, peer, range.len);
-        }
-        let unmapped = self.group.container().ports().memory.unmap(guest, range.len);
-        unmapped.map_err(self.error(Operation::Unmap { range, guest }))
+        let ioas = self.membership.ioas();
+        self.bars
+            .unmap(&self.name, range, guest, &*ioas.ports().memory, &**ioas)
+            .map_err(self.error(Operation::Unmap { range, guest }))
+    }
+
+    fn answers(&self) -> bool {
+        self.config.answers()
     }
 
     fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
@@ -254,48 +245,37 @@ impl HostFunction for VfioFunction {
     }
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {
-        self.vectors.disable(kind)?;
-        self.turn_intx_off().map_err(self.error(Operation::DisableVectors(kind)))
+        self.vectors.disable(kind)
+    }
+
+    fn vector_calls(&self) -> u64 {
+        self.vectors.calls()
     }
 
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
         self.vectors.is_pending(kind, vector)
     }
 
-    fn reset(&self) -> Result<(), HostError> {
-        // EAGAIN: somebody else holds the device's lock in the kernel for the moment, such as a read of its sysfs files.
-        for _ in 0..RESET_TRIES {
-            match ioctl::reset(&self.device) {
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => std::thread::sleep(RESET_PAUSE),
-                other => return other.map_err(self.error(Operation::Reset)),
-            }
+    fn set_intx(&self, on: bool) -> Result<(), HostError> {
+        match &self.line {
+            Some(line) => line.set(on),
+            None => Err(self.error(Operation::Intx(on))(io::Error::from(io::ErrorKind::Unsupported))),
         }
-        ioctl::reset(&self.device).map_err(self.error(Operation::Reset))
-    }
-}
-
-struct VfioTriggers {
-    device: Arc<File>,
-    dynamic_msix: bool,
-}
-
-fn index(kind: MessageKind) -> u32 {
-    match kind {
-        MessageKind::Msi => VFIO_PCI_MSI_IRQ_INDEX,
-        MessageKind::Msix => VFIO_PCI_MSIX_IRQ_INDEX,
-    }
-}
-
-impl Triggers for VfioTriggers {
-    fn set(&self, kind: MessageKind, first: u16, events: &[Option<BorrowedFd<'_>>]) -> Result<(), Refused> {
-        ioctl::set_eventfds(&self.device, index(kind), first, events)
     }
 
-    fn disable(&self, kind: MessageKind) -> io::Result<()> {
-        ioctl::disable_irqs(&self.device, index(kind))
+    fn listen(&self, listener: Listener) -> Result<(), HostError> {
+        let events =
+            [(HostEvent::Error, self.report.error_events), (HostEvent::Request, self.report.request_events)];
+        for (event, _) in events.into_iter().filter(|(_, has)| *has) {
+            self.events.listen(event, listener.clone()).map_err(self.error(Operation::Listen(event)))?;
+        }
+        Ok(())
     }
 
-    fn is_dynamic(&self, kind: MessageKind) -> bool {
-        kind == MessageKind::Msix && self.dynamic_msix
+    fn reset(&self) -> Result<(), HostError> {
+        let reset = self.reset.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported));
+        reset
+            .and_then(|reset| reset.carry_out(&self.device, &self.membership, self.address))
+            .map_err(self.error(Operation::Reset))
     }
 }

@@ -1,6 +1,7 @@
 //! A virtual CPU and its run loop.
 
 mod cpuid;
+mod fault;
 mod state;
 
 use std::slice;
@@ -11,6 +12,8 @@ use log::debug;
 use passthru::pci::Space;
 
 pub use cpuid::Template;
+use fault::Faults;
+pub use fault::Repair;
 use state::State;
 
 use super::{KvmError, call};
@@ -63,6 +66,7 @@ pub struct Vcpu {
     pub view: View,
     /// What made it leave guest mode.
     pub exits: Exits,
+    faults: Faults,
 }
 
 impl Vcpu {
@@ -71,7 +75,12 @@ impl Vcpu {
         let fd = vm.create_vcpu(u64::from(id)).map_err(call("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&template.for_vcpu(id)?).map_err(call("KVM_SET_CPUID2"))?;
         let initial = State::capture(vm, &fd, template.registers())?;
-        Ok(Vcpu { id, fd, initial, view, exits: Exits::default() })
+        Ok(Vcpu { id, fd, initial, view, exits: Exits::default(), faults: Faults::default() })
+    }
+
+    /// What it calls when KVM cannot carry out an access to mapped memory. Without it that is the end of the guest.
+    pub fn set_repair(&mut self, repair: Repair) {
+        self.faults.set_repair(repair);
     }
 
     /// Its local APIC's id.
@@ -135,9 +144,13 @@ impl Vcpu {
     }
 
     fn run_once(&mut self) -> Option<Stop> {
-        let Vcpu { id, fd, view, exits, .. } = self;
+        let Vcpu { id, fd, view, exits, faults, .. } = self;
         let vcpu = *id;
-        match fd.run() {
+        let exit = fd.run();
+        if exit.is_ok() {
+            faults.end();
+        }
+        match exit {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 exits.mmio_read += 1;
                 view.read(Space::Memory, address, data);
@@ -155,7 +168,10 @@ impl Vcpu {
                 answer_ports(fd.get_kvm_run(), view);
             }
             Ok(VcpuExit::Hlt) => exits.hlt += 1,
-            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => exits.interrupted += 1,
+            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {
+                exits.interrupted += 1;
+                view.reload();
+            }
             Ok(VcpuExit::Shutdown) => return Some(Stop::TripleFault { vcpu }),
             Ok(VcpuExit::FailEntry(reason, _)) => {
                 return Some(Stop::Kvm {
@@ -172,7 +188,12 @@ impl Vcpu {
                 let what = format!("an exit that slotpass does not know: {other:?}");
                 return Some(Stop::Kvm { vcpu, what });
             }
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => exits.interrupted += 1,
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                exits.interrupted += 1;
+                // Whoever kicks it may wait for it to let go of a function.
+                view.reload();
+            }
+            Err(error) if error.errno() == libc::EFAULT && faults.again() => exits.other += 1,
             Err(error) => return Some(Stop::Kvm { vcpu, what: format!("KVM_RUN: {error}") }),
         }
         None
@@ -220,11 +241,14 @@ fn internal_error(fd: &mut VcpuFd) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Instant;
 
     use kvm_bindings::{
-        KVM_STATE_NESTED_FORMAT_SVM, Msrs, kvm_msr_entry, kvm_regs, kvm_userspace_memory_region,
+        KVM_STATE_NESTED_FORMAT_SVM, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
     };
+    use vm_memory::{FileOffset, MmapRegion};
 
     use super::*;
     use crate::bus::Bus;
@@ -341,6 +365,82 @@ mod tests {
         }
     }
 
+    /// Long mode at the lowest privilege, where every KVM lets the processor itself access memory, with the first 2 MiB
+    /// identity mapped by page tables at 0x1000, and code at 0.
+    fn enter_long_mode(vcpu: &Vcpu, pages: &mut Pages<4>, code: &[u8]) {
+        for (page, entry) in [(1, 0x2007u64), (2, 0x3007), (3, 0x87)] {
+            pages.0[page][..8].copy_from_slice(&entry.to_le_bytes());
+        }
+        pages.0[0][..code.len()].copy_from_slice(code);
+        let mut sregs = vcpu.fd.get_sregs().unwrap();
+        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (0x8000_0031, 0x1000, 0x20, 0x500);
+        let flat = |type_, l| kvm_segment {
+            base: 0,
+            limit: u32::MAX,
+            selector: 8 | 3,
+            type_,
+            present: 1,
+            dpl: 3,
+            db: 1 - l,
+            s: 1,
+            l,
+            g: 1,
+            ..Default::default()
+        };
+        (sregs.cs, sregs.ds, sregs.es, sregs.ss) = (flat(11, 1), flat(3, 0), flat(3, 0), flat(3, 0));
+        vcpu.fd.set_sregs(&sregs).unwrap();
+        vcpu.fd.set_regs(&kvm_regs { rip: 0, rflags: 2, ..Default::default() }).unwrap();
+    }
+
+    #[test]
+    fn memory_that_is_gone_is_taken_out_of_the_guest_and_reads_all_ones() {
+        let test = "memory_that_is_gone_is_taken_out_of_the_guest_and_reads_all_ones";
+        let Some((vm, _, mut vcpu)) = vcpu(test) else { return };
+        let mut pages = Box::new(Pages([[0; 4096]; 4]));
+        let file = vmm_sys_util::tempfile::TempFile::new().unwrap().into_file();
+        file.set_len(4096).unwrap();
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+        let device = MmapRegion::<()>::from_file(offset, 4096).unwrap();
+        let device_slot = |memory_size| kvm_userspace_memory_region {
+            slot: 1,
+            flags: 0,
+            guest_phys_addr: 0x10_0000,
+            memory_size,
+            userspace_addr: device.as_ptr() as u64,
+        };
+        // mov al, [0x100000]; jmp to itself
+        let code = [0x8a, 0x04, 0x25, 0, 0, 0x10, 0, 0xeb, 0xfe];
+        enter_long_mode(&vcpu, &mut pages, &code);
+        let memory = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: 0x4000,
+            userspace_addr: pages.0.as_mut_ptr() as u64,
+        };
+        for region in [memory, device_slot(4096)] {
+            // SAFETY: both outlive the last run of the vCPU, and only the guest writes to them meanwhile.
+            unsafe { vm.fd().set_user_memory_region(region) }.unwrap();
+        }
+        file.set_len(0).unwrap();
+        let stop = vcpu.run_once();
+        assert!(matches!(&stop, Some(Stop::Kvm { what, .. }) if what.contains("KVM_RUN")), "{stop:?}");
+
+        let repairs = Arc::new(AtomicU32::new(0));
+        let (fd, count, gone) = (vm.fd().clone(), repairs.clone(), device_slot(0));
+        vcpu.set_repair(Arc::new(move || {
+            // SAFETY: takes a slot away.
+            unsafe { fd.set_user_memory_region(gone) }.unwrap();
+            count.fetch_add(1, Ordering::Relaxed) == 0
+        }));
+        while vcpu.exits.mmio_read == 0 {
+            assert_eq!(vcpu.run_once(), None);
+        }
+        vcpu.complete_at_once().unwrap();
+        assert_eq!(repairs.load(Ordering::Relaxed), 1);
+        assert_eq!(vcpu.fd.get_regs().unwrap().rax & 0xff, 0xff);
+    }
+
     #[repr(align(4096))]
-    struct Pages([[u8; 4096]; 2]);
+    struct Pages<const N: usize>([[u8; 4096]; N]);
 }

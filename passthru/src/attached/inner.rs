@@ -1,0 +1,111 @@
+//! What an attached function is made of, and how the core's effects are carried out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use log::{debug, warn};
+use parking_lot::Mutex;
+
+use super::claims::Claims;
+use super::presence::Presence;
+use crate::function::{ConfigWrite, Effect, Function};
+use crate::host::{HostError, HostFunction, Operation};
+use crate::pci::Slot;
+use crate::space::AddressSpace;
+use crate::space::layout::OwnerId;
+
+pub struct Inner {
+    /// Itself, for the thread that resets it.
+    pub own: Weak<Inner>,
+    pub slot: Slot,
+    pub host: Arc<dyn HostFunction>,
+    pub core: Mutex<Core>,
+    pub claims: Claims,
+    pub presence: Arc<Presence>,
+    /// A reset is to follow the one that is under way.
+    pub reset_again: AtomicBool,
+    /// A vector failed since the last reset of the guest, and that was said.
+    pub vectors_warned: AtomicBool,
+    /// A reset failed since then, and that was said.
+    pub reset_warned: AtomicBool,
+}
+
+pub struct Core {
+    pub function: Function,
+    /// Nothing before the function is in the address space, and after it left.
+    pub place: Option<(Arc<AddressSpace>, OwnerId)>,
+}
+
+impl Inner {
+    pub fn carry_out(&self, core: &mut Core, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::WriteHost(write) => self.write_host(&write),
+                Effect::Place(moves) => {
+                    if let Some((space, owner)) = &core.place {
+                        space.place(*owner, &moves);
+                    }
+                }
+                Effect::SetVectors(kind, count, changes) => {
+                    let errors = self.host.set_vectors(kind, count, &changes);
+                    for error in &errors {
+                        if let Operation::Vector { kind, vector } = error.operation {
+                            core.function.vector_failed(kind, vector);
+                        }
+                    }
+                    self.report(&errors);
+                }
+                Effect::DisableVectors(kind) => {
+                    if let Err(error) = self.host.disable_vectors(kind) {
+                        debug!("{error}");
+                    }
+                }
+                Effect::SetIntx(on) => {
+                    if let Err(error) = self.host.set_intx(on) {
+                        self.report(&[error]);
+                    }
+                }
+                Effect::Reset => self.begin_own_reset(),
+            }
+        }
+    }
+
+    /// Says once what failed: a guest can make it fail as often as it likes.
+    fn report(&self, errors: &[HostError]) {
+        let Some(first) = errors.first() else { return };
+        if !self.vectors_warned.swap(true, Ordering::Relaxed) {
+            let count = errors.len();
+            warn!(
+                "{first}; {count} {} silent",
+                if count == 1 { "interrupt stays" } else { "interrupts stay" }
+            );
+        }
+        for error in errors {
+            debug!("{error}");
+        }
+    }
+
+    /// Says once that a reset failed.
+    pub fn report_reset(&self, error: &HostError) {
+        if self.reset_warned.swap(true, Ordering::Relaxed) {
+            debug!("{error}");
+        } else {
+            warn!("{error}; the guest finds the function as it left it");
+        }
+    }
+
+    fn write_host(&self, write: &ConfigWrite) {
+        let len = usize::from(write.len).min(4);
+        let mut now = [0; 4];
+        let Some(bytes) = now.get_mut(..len) else { return };
+        if !write.is_whole()
+            && let Err(error) = self.host.config_read(write.offset, bytes)
+        {
+            return debug!("{error}");
+        }
+        let merged = write.merge(u32::from_le_bytes(now)).to_le_bytes();
+        if let Err(error) = self.host.config_write(write.offset, merged.get(..len).unwrap_or(&merged)) {
+            debug!("{error}");
+        }
+    }
+}

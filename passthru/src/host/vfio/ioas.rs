@@ -1,0 +1,225 @@
+//! The I/O address space of a VM: what its functions reach by DMA.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::{debug, info};
+use parking_lot::Mutex;
+
+use super::OpenError;
+use super::bars::Peers;
+use super::container::Container;
+use super::ioctl::hot_reset::{self, Affected, Owner};
+use super::iommufd::{self, Iommufd};
+use super::sysfs::SysfsFunction;
+use crate::pci::HostAddress;
+use crate::ports::{DmaRegion, Ports};
+
+/// By which of the kernel's interfaces functions are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// By group and container.
+    Group,
+    /// By the functions' own device files and iommufd. The number is that of an open `/dev/iommu` that this process was
+    /// started with, if it was.
+    Cdev(Option<RawFd>),
+}
+
+impl Interface {
+    /// Device files and iommufd where this process can use them for all these functions, since kernels that have both
+    /// will give up groups first; and where one of them is such a file, which has no group.
+    pub fn for_all(functions: &[&SysfsFunction]) -> Interface {
+        let handed_over = functions.iter().any(|function| function.file.is_some());
+        if handed_over || iommufd::is_usable(functions) { Interface::Cdev(None) } else { Interface::Group }
+    }
+}
+
+/// The IOMMU's view of a guest: all its memory, at its guest-physical addresses, and mapped BARs. One for all
+/// functions of a VM.
+pub struct Ioas {
+    by: By,
+    ports: Ports,
+    /// The functions that are open.
+    open: Mutex<Vec<HostAddress>>,
+    /// A BAR could not be put within reach of other functions' DMA, and that was said.
+    peer_refused: AtomicBool,
+}
+
+enum By {
+    Container(Container),
+    Iommufd(Iommufd),
+}
+
+/// A function's place in an [`Ioas`], until this is dropped, after the function's file.
+pub struct Membership {
+    ioas: Arc<Ioas>,
+    address: HostAddress,
+    by: MemberBy,
+}
+
+enum MemberBy {
+    Group(u32),
+    /// The hypervisor has the file as well until it is told to let go of it.
+    Cdev(Arc<File>),
+}
+
+impl Ioas {
+    /// A new one, without functions.
+    pub fn open(ports: Ports, interface: Interface) -> Result<Arc<Ioas>, OpenError> {
+        let by = match interface {
+            Interface::Group => By::Container(Container::open()?),
+            Interface::Cdev(fd) => By::Iommufd(Iommufd::open(fd)?),
+        };
+        Ok(Arc::new(Ioas { by, ports, open: Mutex::default(), peer_refused: AtomicBool::new(false) }))
+    }
+
+    /// What the VMM gives.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Opens a function. With the first one the guest's memory is mapped for DMA.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        function: &SysfsFunction,
+    ) -> Result<(Membership, Arc<File>), OpenError> {
+        let address = function.address;
+        let events = &*self.ports.events;
+        let map_memory = |usable| self.map_memory(address, usable);
+        let (by, file) = match &self.by {
+            By::Container(_) if function.file.is_some() => {
+                return Err(OpenError::DeviceFileInContainer { address });
+            }
+            By::Container(container) => {
+                let (group, file) = container.enter(function, events, map_memory)?;
+                (MemberBy::Group(group), Arc::new(file))
+            }
+            By::Iommufd(iommufd) => {
+                let file = Arc::new(iommufd::open_device(function)?);
+                iommufd.enter(function, &file, events, map_memory)?;
+                (MemberBy::Cdev(file.clone()), file)
+            }
+        };
+        self.open.lock().push(address);
+        Ok((Membership { ioas: self.clone(), address, by }, file))
+    }
+
+    fn map_memory(&self, address: HostAddress, usable: Vec<Range<u64>>) -> Result<(), OpenError> {
+        for region in self.ports.memory.dma_regions() {
+            let DmaRegion { guest, host, len, .. } = region;
+            let range = guest..guest.saturating_add(len);
+            if !usable.is_empty() && !usable.iter().any(|u| u.start <= range.start && range.end <= u.end) {
+                return Err(OpenError::IovaRange { address, range, usable });
+            }
+            self.map(guest, host, len).map_err(|source| match source.raw_os_error() {
+                Some(libc::ENOMEM) => {
+                    OpenError::MemoryLock { address, len, limit: memory_lock_limit(), source }
+                }
+                _ => OpenError::DmaMap { address, range, source },
+            })?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, guest: u64, host: *mut u8, len: u64) -> io::Result<()> {
+        match &self.by {
+            // SAFETY: the regions are the guest's memory and BARs, to which this process has no Rust references, and
+            // which stay mapped in it until they are unmapped here or no function is left.
+            By::Container(container) => unsafe { container.map(guest, host, len) },
+            // SAFETY: as above.
+            By::Iommufd(iommufd) => unsafe { iommufd.map(guest, host, len) },
+        }
+    }
+}
+
+impl Peers for Ioas {
+    /// Not every IOMMU can: that is said once.
+    fn map_peer(&self, device: &str, guest: u64, host: *mut u8, len: u64) -> bool {
+        match self.map(guest, host, len) {
+            Ok(()) => true,
+            Err(error) => {
+                if !self.peer_refused.swap(true, Ordering::Relaxed) {
+                    info!(
+                        "{device}: other functions of this guest cannot reach its BARs by DMA (peer-to-peer): the \
+                         IOMMU refused to map {guest:#x}: {error}. Everything else works."
+                    );
+                }
+                debug!("{device}: DMA map of {len:#x} bytes of a BAR at {guest:#x}: {error}");
+                false
+            }
+        }
+    }
+
+    fn unmap_peer(&self, device: &str, guest: u64, len: u64) -> bool {
+        let unmapped = match &self.by {
+            By::Container(container) => container.unmap(guest, len),
+            By::Iommufd(iommufd) => iommufd.unmap(guest, len),
+        };
+        if let Err(error) = &unmapped {
+            debug!("{device}: DMA unmap of {len:#x} bytes of a BAR at {guest:#x}: {error}");
+        }
+        unmapped.is_ok()
+    }
+}
+
+impl Membership {
+    pub fn ioas(&self) -> &Arc<Ioas> {
+        &self.ioas
+    }
+
+    /// The VM has this function open.
+    pub fn is_open(&self, address: HostAddress) -> bool {
+        self.ioas.open.lock().contains(&address)
+    }
+
+    /// The VM may reset this function: nobody else can have it open.
+    pub fn may_reset(&self, affected: &Affected) -> bool {
+        match (affected.owner, &self.ioas.by) {
+            (Owner::Group(id), By::Container(container)) => container.has(id),
+            (Owner::Caller, _) => true,
+            _ => false,
+        }
+    }
+
+    /// Resets the bus or slot of `device`, on which there are these functions.
+    pub fn hot_reset(&self, device: &File, affected: &[Affected]) -> io::Result<()> {
+        match &self.ioas.by {
+            By::Iommufd(_) => hot_reset::reset(device, &[]),
+            By::Container(container) => {
+                let group = |affected: &Affected| match affected.owner {
+                    Owner::Group(id) => Some(id),
+                    _ => None,
+                };
+                let mut groups: Vec<u32> = affected.iter().filter_map(group).collect();
+                groups.sort_unstable();
+                groups.dedup();
+                container.hot_reset(device, &groups)
+            }
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.ioas.open.lock().retain(|address| *address != self.address);
+        let events = &*self.ioas.ports.events;
+        match (&self.by, &self.ioas.by) {
+            (MemberBy::Group(id), By::Container(container)) => container.leave(*id, events),
+            (MemberBy::Cdev(file), _) => iommufd::leave(file, events),
+            (MemberBy::Group(_), By::Iommufd(_)) => {}
+        }
+    }
+}
+
+fn memory_lock_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit.
+    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}

@@ -1,0 +1,194 @@
+//! The hosts' side of the functions in the slots: all are open before one of them is reset or attached.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use log::{info, warn};
+use parking_lot::Mutex;
+use passthru::host::simulated::SimulatedFunction;
+use passthru::host::vfio::sysfs::SysfsFunction;
+use passthru::host::vfio::{Interface, Ioas, OpenError, VfioFunction};
+use passthru::host::{HostFunction, Report};
+use passthru::pci::{HostAddress, Slot};
+use passthru::ports::Ports;
+
+use super::error::MachineError;
+use crate::slot_map::Found;
+
+/// Whether functions of this host are opened by their own device files and iommufd, or by group and container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseIommufd {
+    /// Where the kernel has it and this user may open the files.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// By this file descriptor, an open `/dev/iommu`.
+    File(i32),
+}
+
+/// A text that says none of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is none of auto, on, off and fd:N, the number of an open /dev/iommu")]
+pub struct UseIommufdError(String);
+
+impl FromStr for UseIommufd {
+    type Err = UseIommufdError;
+
+    fn from_str(text: &str) -> Result<UseIommufd, UseIommufdError> {
+        match text {
+            "auto" => Ok(UseIommufd::Auto),
+            "on" => Ok(UseIommufd::On),
+            "off" => Ok(UseIommufd::Off),
+            _ => text
+                .strip_prefix("fd:")
+                .and_then(|fd| fd.parse().ok())
+                .map(UseIommufd::File)
+                .ok_or_else(|| UseIommufdError(text.to_owned())),
+        }
+    }
+}
+
+impl UseIommufd {
+    fn interface(self, functions: &[&SysfsFunction]) -> Interface {
+        match self {
+            UseIommufd::Auto => Interface::for_all(functions),
+            UseIommufd::On => Interface::Cdev(None),
+            UseIommufd::Off => Interface::Group,
+            UseIommufd::File(fd) => Interface::Cdev(Some(fd)),
+        }
+    }
+}
+
+/// Opens the functions of a VM.
+pub struct Hosts {
+    ports: Ports,
+    iommufd: UseIommufd,
+    require_reset: bool,
+    /// Made with the first function of this host's; the others go in there too.
+    ioas: Mutex<Option<Arc<Ioas>>>,
+}
+
+enum Opened {
+    Vfio(Box<VfioFunction>),
+    Simulated(Box<SimulatedFunction>),
+}
+
+impl Hosts {
+    /// Nothing is open.
+    pub fn new(ports: Ports, iommufd: UseIommufd, require_reset: bool) -> Hosts {
+        Hosts { ports, iommufd, require_reset, ioas: Mutex::default() }
+    }
+
+    /// Opens these functions, in their order, or none.
+    pub fn open(&self, functions: &[(Slot, Found)]) -> Result<Vec<Arc<dyn HostFunction>>, MachineError> {
+        let mut opened = Vec::new();
+        for (slot, found) in functions {
+            opened.push((*slot, self.open_one(*slot, found, functions)?));
+        }
+        // Who can be reset together with whom is known when all are open.
+        let together: Vec<HostAddress> = of_this_host(functions).map(|function| function.address).collect();
+        opened.into_iter().map(|(slot, function)| self.settle(slot, function, &together)).collect()
+    }
+
+    fn open_one(&self, slot: Slot, found: &Found, all: &[(Slot, Found)]) -> Result<Opened, MachineError> {
+        match found {
+            Found::Simulated(name) => SimulatedFunction::new(name, slot, self.ports.clone())
+                .map(|function| Opened::Simulated(Box::new(function)))
+                .map_err(|source| MachineError::Simulated { slot, source }),
+            Found::Host(function) => {
+                let error = |source| MachineError::Open { slot, source };
+                let ioas = self.ioas(all).map_err(error)?;
+                let function = VfioFunction::open(&ioas, function, slot).map_err(error)?;
+                Ok(Opened::Vfio(Box::new(function)))
+            }
+        }
+    }
+
+    fn ioas(&self, all: &[(Slot, Found)]) -> Result<Arc<Ioas>, OpenError> {
+        let mut ioas = self.ioas.lock();
+        if let Some(ioas) = &*ioas {
+            return Ok(ioas.clone());
+        }
+        let functions: Vec<&SysfsFunction> = of_this_host(all).collect();
+        let interface = self.iommufd.interface(&functions);
+        let opened = Ioas::open(self.ports.clone(), interface)?;
+        info!(
+            "functions of this host are opened by {}",
+            match interface {
+                Interface::Cdev(_) => "device file and iommufd",
+                Interface::Group => "group and container",
+            }
+        );
+        Ok(ioas.insert(opened).clone())
+    }
+
+    fn settle(
+        &self,
+        slot: Slot,
+        function: Opened,
+        together: &[HostAddress],
+    ) -> Result<Arc<dyn HostFunction>, MachineError> {
+        let function: Arc<dyn HostFunction> = match function {
+            Opened::Simulated(function) => Arc::from(function as Box<dyn HostFunction>),
+            Opened::Vfio(mut function) => {
+                if let Err(source) = function.settle_reset(together) {
+                    let device = function.name().clone();
+                    if self.require_reset {
+                        return Err(MachineError::NoReset { slot, device, source });
+                    }
+                    warn!(
+                        "slot {slot}: {device} cannot be reset: {source}; the guest finds it as its last user left it \
+                         (--require-reset refuses such functions)"
+                    );
+                }
+                Arc::from(function as Box<dyn HostFunction>)
+            }
+        };
+        if let Report { reset: Some(method), .. } = function.report() {
+            info!("slot {slot}: {} is reset by: {method}", function.name());
+        }
+        Ok(function)
+    }
+}
+
+/// Those that are this host's.
+fn of_this_host(functions: &[(Slot, Found)]) -> impl Iterator<Item = &SysfsFunction> {
+    functions.iter().filter_map(|(_, found)| match found {
+        Found::Host(function) => Some(function),
+        Found::Simulated(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iommufd_is_chosen_by_four_words() {
+        for (text, expected) in [
+            ("auto", UseIommufd::Auto),
+            ("on", UseIommufd::On),
+            ("off", UseIommufd::Off),
+            ("fd:7", UseIommufd::File(7)),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+        for text in ["", "ON", "fd:", "fd:x", "7"] {
+            assert!(text.parse::<UseIommufd>().unwrap_err().to_string().contains("fd:N"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_is_opened() {
+        for (choice, interface) in [
+            (UseIommufd::On, Interface::Cdev(None)),
+            (UseIommufd::Off, Interface::Group),
+            (UseIommufd::File(7), Interface::Cdev(Some(7))),
+        ] {
+            assert_eq!(choice.interface(&[]), interface);
+        }
+    }
+}
