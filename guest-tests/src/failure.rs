@@ -13,8 +13,13 @@ pub enum Failure {
     Gone,
     #[error("the machine answered {answer:?} where {expected:?} was due")]
     Protocol { answer: String, expected: String },
+    #[error("QEMU's monitor: {0}")]
+    Monitor(String),
     #[error("{0}")]
     NotAsExpected(String),
+    /// The scenario is skipped.
+    #[error("{what} is not provisioned; guest-tests/{command} says why")]
+    NotProvisioned { what: &'static str, command: &'static str },
 }
 
 impl Failure {

@@ -37,6 +37,41 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Lets a NIC that a driver of the machine has make so many virtual functions, which no driver gets.
+    pub fn virtual_functions(&mut self, physical: &Bdf, count: u8) -> Result<Vec<Bdf>, Failure> {
+        let out = self.command(
+            "make virtual functions",
+            &format!(
+                "cd /sys/bus/pci/devices/{physical}\n\
+                 echo 0 >sriov_drivers_autoprobe\n\
+                 echo {count} >sriov_numvfs\n\
+                 # The driver answers its virtual functions only while its own interface is up.\n\
+                 for interface in net/*; do busybox ip link set ${{interface#net/}} up; done\n\
+                 for function in virtfn*; do basename $(readlink $function); done\n"
+            ),
+        )?;
+        let functions: Vec<Bdf> = out.lines().map(Bdf::found).collect();
+        expect!(
+            functions.len() == usize::from(count),
+            "of {count} virtual functions there are {functions:?}"
+        );
+        Ok(functions)
+    }
+
+    /// SHA-256 of the expansion ROM of a function that nobody uses, as the machine reads it.
+    pub fn sha256_of_rom(&mut self, function: &Bdf) -> Result<String, Failure> {
+        let out = self.command(
+            "read the ROM in the machine",
+            &format!(
+                "cd /sys/bus/pci/devices/{function}\n\
+                 echo 1 >enable; echo 1 >rom\n\
+                 sha256sum <rom\n\
+                 echo 0 >rom; echo 0 >enable\n"
+            ),
+        )?;
+        Ok(out.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
     /// SHA-256 of the first `mib` MiB of the drive at `bdf`, read by the machine's own nvme driver.
     pub fn sha256_through_nvme_driver(&mut self, bdf: &Bdf, mib: u32) -> Result<String, Failure> {
         let out = self.command(

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Bdf, Failure, Machine, expect};
+use crate::{Bdf, Failure, GuestReport, Machine};
 
 /// The program that runs the guests of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl GuestRun {
     pub fn linux_elf(machine: &Machine<'_>, words: &str) -> Self {
         let kernel = machine.scenario().provisioned().vmlinux();
         Self::linux_kernel(machine, &kernel.display().to_string(), words)
+    }
+
+    /// As [`Self::linux_elf`], for a guest that can load the drivers of more functions than the NVMe drive and e1000e.
+    pub fn linux_with_more_drivers(machine: &Machine<'_>, words: &str) -> Self {
+        let provisioned = machine.scenario().provisioned();
+        let (kernel, initramfs) = (provisioned.vmlinux(), provisioned.guest_initramfs_with_more_drivers());
+        Self::slotpass(&["run", "--kernel", &kernel.display().to_string()])
+            .option("--initrd", &initramfs.display().to_string())
+            .option("--cmdline", &format!("{LINUX_WORDS} {words}"))
     }
 
     fn linux_kernel(machine: &Machine<'_>, kernel: &str, words: &str) -> Self {
@@ -178,8 +187,11 @@ impl Machine<'_> {
         let command_line = run.command_line(self)?;
         let script = format!(
             "{before}exec 3>&-\n\
-             {command_line} >/run/running.serial 2>/run/running.messages &\n\
-             pid=$!\n\
+             rm -f /run/running.*\n\
+             {{ {command_line} & echo $! >/run/running.pid; wait $!; echo $? >/run/running.code; }} \
+               >/run/running.serial 2>/run/running.messages &\n\
+             until [ -s /run/running.pid ]; do sleep 0.1; done\n\
+             pid=$(</run/running.pid)\n\
              for ((i = 0; i < {tenths}; i++)); do\n\
                if grep -q {line} /run/running.serial; then echo $pid; exit 0; fi\n\
                if [ ! -e /proc/$pid ]; then break; fi\n\
@@ -199,124 +211,60 @@ impl Machine<'_> {
             _ => Err(Failure::NotAsExpected(format!("{name}: the guest never printed {line:?}"))),
         }
     }
+
+    /// Waits until the guest of a VMM that was started with [`Machine::start_until`] has printed a line with `line` in it.
+    pub fn await_serial_line(&mut self, line: &str, limit: Duration) -> Result<(), Failure> {
+        let seconds = (limit * self.scenario().provisioned().patience()).as_secs();
+        let script = format!(
+            "for ((i = 0; i < {tenths}; i++)); do\n\
+               if grep -q {line} /run/running.serial; then exit 0; fi\n\
+               [ -e /proc/$(</run/running.pid) ] || exit 1\n\
+               sleep 0.1\n\
+             done\n\
+             exit 1\n",
+            tenths = seconds * 10,
+            line = quote(line),
+        );
+        let seconds = u32::try_from(seconds + 10).unwrap_or(u32::MAX);
+        let output = self.attempt("wait for the guest", &script, seconds)?;
+        match output.code {
+            0 => Ok(()),
+            _ => Err(Failure::NotAsExpected(format!("the guest never printed {line:?}"))),
+        }
+    }
+
+    /// Waits until a VMM that was started with [`Machine::start_until`] ends, and kills it when `limit` is over.
+    pub fn finish(
+        &mut self,
+        name: &str,
+        running: RunningGuest,
+        limit: Duration,
+    ) -> Result<GuestReport, Failure> {
+        let script = format!(
+            "for ((i = 0; i < {tenths}; i++)); do [ ! -s /run/running.code ] || break; sleep 0.1; done\n\
+             cat /run/running.serial\n\
+             cat /run/running.messages >&2\n\
+             if [ -s /run/running.code ]; then exit $(</run/running.code); fi\n\
+             kill -9 {pid}\n\
+             exit 124\n",
+            tenths = (limit * self.scenario().provisioned().patience()).as_secs() * 10,
+            pid = running.pid,
+        );
+        let seconds = u32::try_from(limit.as_secs() * 4 + 20).unwrap_or(u32::MAX);
+        let output = self.attempt(name, &script, seconds)?;
+        Ok(GuestReport {
+            name: name.to_owned(),
+            code: output.code,
+            serial: output.out.replace('\r', ""),
+            messages: output.err,
+        })
+    }
 }
 
 /// A VMM that was started with [`Machine::start_until`].
 #[derive(Clone, Copy, Debug)]
 pub struct RunningGuest {
     pub pid: u32,
-}
-
-/// What a run of the VMM left behind.
-#[derive(Clone, Debug)]
-pub struct GuestReport {
-    name: String,
-    code: i32,
-    serial: String,
-    messages: String,
-}
-
-impl GuestReport {
-    pub fn code(&self) -> i32 {
-        self.code
-    }
-
-    /// The guest's serial output.
-    pub fn serial(&self) -> &str {
-        &self.serial
-    }
-
-    /// What the VMM itself said, on standard error.
-    pub fn messages(&self) -> &str {
-        &self.messages
-    }
-
-    pub fn expect_code(&self, code: i32) -> Result<(), Failure> {
-        expect!(
-            self.code == code,
-            "{}: exit code {} instead of {code}; it said: {}",
-            self.name,
-            self.code,
-            self.messages.lines().last().unwrap_or("nothing")
-        );
-        Ok(())
-    }
-
-    pub fn expect_serial_line(&self, line: &str) -> Result<(), Failure> {
-        expect!(
-            self.serial.lines().any(|l| l.trim() == line),
-            "{}: no line {line:?} from the guest",
-            self.name
-        );
-        Ok(())
-    }
-
-    pub fn expect_serial_start(&self, start: &str) -> Result<&str, Failure> {
-        self.serial.lines().map(str::trim).find(|line| line.starts_with(start)).ok_or_else(|| {
-            Failure::NotAsExpected(format!("{}: no line {start:?}… from the guest", self.name))
-        })
-    }
-
-    /// All of these words are in what the VMM said.
-    pub fn expect_message(&self, words: &[&str]) -> Result<(), Failure> {
-        for word in words {
-            expect!(
-                self.messages.contains(word),
-                "{}: {word:?} is not in what the VMM said: {}",
-                self.name,
-                self.messages.trim()
-            );
-        }
-        Ok(())
-    }
-
-    /// Refused: exit code 1, nothing from a guest, and one message of one line with all of these words in it. A command
-    /// line that cannot be parsed may be followed by a hint at the usage.
-    pub fn expect_refusal(&self, words: &[&str]) -> Result<(), Failure> {
-        self.expect_code(1)?;
-        expect!(self.serial.is_empty(), "{}: the guest was started: {}", self.name, self.serial.trim());
-        let lines: Vec<&str> = self
-            .messages
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .filter(|line| !["Usage:", "For more information"].iter().any(|hint| line.starts_with(hint)))
-            .collect();
-        expect!(lines.len() == 1, "{}: {} lines instead of one message: {:?}", self.name, lines.len(), lines);
-        self.expect_message(words)
-    }
-
-    /// The result line of a check in the Linux guest's /init, which must have passed.
-    pub fn check(&self, name: &str) -> Result<Check, Failure> {
-        let line = self.expect_serial_start(&format!("check {name} "))?;
-        let words: Vec<String> = line.split_whitespace().skip(2).map(str::to_owned).collect();
-        expect!(words.first().is_some_and(|word| word == "ok"), "{}: {line}", self.name);
-        Ok(Check { name: name.to_owned(), words })
-    }
-}
-
-/// A passed check: its words are pairs of a name and a value.
-#[derive(Clone, Debug)]
-pub struct Check {
-    name: String,
-    words: Vec<String>,
-}
-
-impl Check {
-    pub fn value(&self, name: &str) -> Result<&str, Failure> {
-        self.words
-            .iter()
-            .position(|word| word == name)
-            .and_then(|at| self.words.get(at + 1))
-            .map(String::as_str)
-            .ok_or_else(|| Failure::NotAsExpected(format!("check {} says nothing of {name}", self.name)))
-    }
-
-    pub fn number(&self, name: &str) -> Result<u64, Failure> {
-        let value = self.value(name)?;
-        value.parse().map_err(|_| {
-            Failure::NotAsExpected(format!("check {}: {name} is {value}, not a number", self.name))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -333,36 +281,6 @@ mod tests {
             ("0:8:0", None),
         ] {
             assert_eq!(qemu_vfio_device(slot).as_deref(), device, "{slot}");
-        }
-    }
-
-    fn report(code: i32, serial: &str, messages: &str) -> GuestReport {
-        GuestReport { name: "run".to_owned(), code, serial: serial.to_owned(), messages: messages.to_owned() }
-    }
-
-    #[test]
-    fn a_check_counts_only_if_it_passed() {
-        let report = report(0, "guest: up\ncheck nvme ok mib 64 sha256 aa\ncheck nic FAILED no answer\n", "");
-        let nvme = report.check("nvme").unwrap();
-        assert_eq!(nvme.number("mib").unwrap(), 64);
-        assert_eq!(nvme.value("sha256").unwrap(), "aa");
-        assert!(nvme.number("sha256").is_err() && nvme.value("interrupts").is_err());
-        assert!(report.check("nic").is_err() && report.check("memory").is_err());
-    }
-
-    #[test]
-    fn a_refusal_is_one_message_and_no_guest() {
-        let message = "slotpass: 0000:00:04.0: no\n";
-        for (refusal, right) in [
-            (report(1, "", message), true),
-            (report(1, "", &format!("{message}\nFor more information, try '--help'.\n")), true),
-            (report(0, "", message), false),
-            (report(1, "guest: up", message), false),
-            (report(1, "", &message.repeat(2)), false),
-            (report(1, "", "slotpass: no\n"), false),
-            (report(1, "", ""), false),
-        ] {
-            assert_eq!(refusal.expect_refusal(&["0000:00:04.0", "no"]).is_ok(), right, "{refusal:?}");
         }
     }
 }

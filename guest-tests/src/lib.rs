@@ -9,21 +9,27 @@
 //!
 //! `README.md` beside this package says how to run the scenarios and where their logs are.
 
+mod events;
 mod failure;
 mod functions;
+mod guest_report;
 mod guest_run;
 mod iommu;
+mod ivshmem;
 mod machine;
+mod monitor;
 mod plan;
 mod provisioned;
 mod scenario;
 mod stats;
 
 pub use failure::Failure;
-pub use guest_run::{Check, GuestReport, GuestRun, RunningGuest, Vmm};
+pub use guest_report::{Check, GuestReport};
+pub use guest_run::{GuestRun, RunningGuest, Vmm};
 pub use iommu::Iommu;
+pub use ivshmem::{DoorbellPeer, Rings};
 pub use machine::{CommandOutput, Machine};
-pub use plan::{Bdf, Plan, RootPort};
+pub use plan::{Bdf, ConventionalBus, Emulator, FETCHED, Kernel, Place, Plan, Port};
 pub use provisioned::{Missing, Provisioned};
 pub use scenario::{DiskImage, Scenario};
 pub use stats::{Piece, Stats};

@@ -5,7 +5,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::{Failure, Plan, Scenario, expect};
+use crate::monitor::Monitor;
+use crate::plan::MONITOR_SOCKET;
+use crate::{Bdf, Failure, Plan, Scenario, expect};
 
 /// From power-on to the first command; some fifteen times what an idle host takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
@@ -19,6 +21,9 @@ pub struct Machine<'s> {
     qemu: Child,
     requests: ChildStdin,
     answers: Receiver<String>,
+    pub(crate) monitor: Monitor,
+    /// What can be plugged in again.
+    pub(crate) functions: Vec<(Bdf, String)>,
 }
 
 /// What a command in the machine left behind.
@@ -36,7 +41,7 @@ impl<'s> Machine<'s> {
         scenario.step("boot the machine")?;
         let log_path = scenario.directory().join("qemu.log");
         let log = File::create(&log_path).map_err(Failure::io("create", &log_path))?;
-        let mut command = plan.qemu(scenario);
+        let mut command = plan.qemu(scenario)?;
         scenario.file_for_machine("qemu.command", format!("{command:?}\n").as_bytes())?;
         let mut qemu = command
             .stdin(Stdio::piped())
@@ -56,9 +61,20 @@ impl<'s> Machine<'s> {
                 }
             }
         });
-        let mut machine = Self { scenario, qemu, requests, answers };
-        machine.await_answer("ready", BOOT_LIMIT)?;
-        Ok(machine)
+        if let Err(failure) = await_answer(&answers, "ready", BOOT_LIMIT) {
+            end(&mut qemu);
+            return Err(failure);
+        }
+        let connected = Monitor::connect(scenario.directory(), MONITOR_SOCKET);
+        match connected {
+            Ok(monitor) => {
+                Ok(Self { scenario, qemu, requests, answers, monitor, functions: plan.functions().to_vec() })
+            }
+            Err(failure) => {
+                end(&mut qemu);
+                Err(failure)
+            }
+        }
     }
 
     pub fn scenario(&self) -> &Scenario {
@@ -74,7 +90,7 @@ impl<'s> Machine<'s> {
         self.scenario.file_for_machine(&format!("{file}.sh"), script.as_bytes())?;
         writeln!(self.requests, "{file} {seconds}").map_err(|_| Failure::Gone)?;
         let limit = Duration::from_secs(seconds.into()) + GRACE;
-        let code = self.await_answer(&format!("done {file} "), limit)?;
+        let code = await_answer(&self.answers, &format!("done {file} "), limit)?;
         Ok(CommandOutput {
             code: code
                 .parse()
@@ -106,24 +122,28 @@ impl<'s> Machine<'s> {
             Ok(answer) => Err(Failure::Protocol { answer, expected: "silence".into() }),
         }
     }
+}
 
-    fn await_answer(&mut self, expected: &str, limit: Duration) -> Result<String, Failure> {
-        let answer = match self.answers.recv_timeout(limit) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => return Err(Failure::NoAnswer { limit }),
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Gone),
-        };
-        match answer.strip_prefix(expected) {
-            Some(rest) => Ok(rest.trim().to_owned()),
-            None => Err(Failure::Protocol { answer, expected: expected.to_owned() }),
-        }
+fn await_answer(answers: &Receiver<String>, expected: &str, limit: Duration) -> Result<String, Failure> {
+    let answer = match answers.recv_timeout(limit) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => return Err(Failure::NoAnswer { limit }),
+        Err(RecvTimeoutError::Disconnected) => return Err(Failure::Gone),
+    };
+    match answer.strip_prefix(expected) {
+        Some(rest) => Ok(rest.trim().to_owned()),
+        None => Err(Failure::Protocol { answer, expected: expected.to_owned() }),
     }
+}
+
+fn end(qemu: &mut Child) {
+    // Already gone after power_off; there is nobody to tell if it cannot be ended.
+    let _ = qemu.kill();
+    let _ = qemu.wait();
 }
 
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
-        // Already gone after power_off; there is nobody to tell if it cannot be ended.
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        end(&mut self.qemu);
     }
 }

@@ -2,15 +2,31 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{DiskImage, Iommu, Provisioned, Scenario};
+use crate::{Failure, Iommu, Provisioned, Scenario};
+
+mod devices;
+mod place;
+
+pub use devices::FETCHED;
+pub use place::{ConventionalBus, Place, Port};
 
 /// Address of a function in the machine, as Linux there writes it: `0000:00:04.0`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bdf(String);
 
 impl Bdf {
+    /// `address` as Linux in the machine wrote it.
+    pub(crate) fn found(address: &str) -> Self {
+        Self(address.to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name that QEMU has for the function.
+    pub(crate) fn qemu_id(&self) -> String {
+        format!("at-{}", self.0.replace([':', '.'], "-"))
     }
 }
 
@@ -26,24 +42,47 @@ impl AsRef<str> for Bdf {
     }
 }
 
-/// A PCI Express root port of the machine; holds one device.
-#[derive(Debug)]
-pub struct RootPort {
-    id: String,
-    secondary_bus: u8,
+/// The machine's kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// The distribution's, the same as the guests'.
+    #[default]
+    Usual,
+    /// Debian's 6.1: VFIO there cannot add MSI-X vectors to those in use.
+    V6_1,
+    /// With `/dev/iommu` and VFIO's character devices.
+    Iommufd,
+}
+
+/// The QEMU that emulates the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Emulator {
+    #[default]
+    Installed,
+    /// One that has igb; the installed one, if it has. Emulates no AMD-Vi that Linux can use.
+    WithIgb,
 }
 
 /// The machine before it is switched on: what it is made of.
 ///
 /// Functions are put at `DEVICE.FUNCTION` (hexadecimal) on bus 0. Devices 0 to 3 and 1f are the machine's own.
+/// Functions behind ports and bridges are placed by [`Place`].
 /// A device address ending in `.0` that gets further functions must be added with [`Plan::multifunction`] set before.
 #[derive(Debug)]
 pub struct Plan {
     iommu: Iommu,
     memory_mib: u32,
+    cpus: u8,
     multifunction: bool,
-    root_ports: u8,
+    kernel: Kernel,
+    emulator: Emulator,
+    /// The highest number of a bus.
+    buses: u8,
     backends: u32,
+    networks: Vec<String>,
+    /// Audio backends, and the files that they write.
+    sounds: Vec<(String, String)>,
+    functions: Vec<(Bdf, String)>,
     arguments: Vec<String>,
 }
 
@@ -52,9 +91,15 @@ impl Plan {
         Self {
             iommu,
             memory_mib: 2048,
+            cpus: 1,
             multifunction: false,
-            root_ports: 0,
+            kernel: Kernel::default(),
+            emulator: Emulator::default(),
+            buses: 0,
             backends: 0,
+            networks: Vec::new(),
+            sounds: Vec::new(),
+            functions: Vec::new(),
             arguments: Vec::new(),
         }
     }
@@ -63,133 +108,100 @@ impl Plan {
         self.memory_mib = mib;
     }
 
+    /// More than one processor is for what needs them and not for guests of several vCPUs: QEMU runs them in turns on
+    /// one thread, where such guests stall. With a thread each, one now and then executes code that another has just
+    /// patched, and Linux dies of it.
+    pub fn cpus(&mut self, cpus: u8) {
+        self.cpus = cpus;
+    }
+
+    pub fn kernel(&mut self, kernel: Kernel) {
+        self.kernel = kernel;
+    }
+
+    pub fn emulator(&mut self, emulator: Emulator) {
+        self.emulator = emulator;
+    }
+
     /// Whether functions added from here on announce that their device has more than one.
     pub fn multifunction(&mut self, on: bool) {
         self.multifunction = on;
     }
 
-    pub fn nvme(&mut self, at: &str, image: &DiskImage) -> Bdf {
-        let device = self.nvme_device(image);
-        self.on_bus_0(at, &device)
+    /// A function of QEMU's, with properties as its command line takes them: `edu,dma_mask=0xffff`.
+    pub fn function<'p>(&mut self, at: impl Into<Place<'p>>, device: &str) -> Bdf {
+        let at = at.into();
+        let bdf = at.bdf();
+        let multifunction = self.multifunction_property(at);
+        let device = format!("{device},id={},{}{multifunction}", bdf.qemu_id(), at.qemu_properties());
+        self.argument("-device", device.clone());
+        self.functions.push((bdf.clone(), device));
+        bdf
     }
 
-    pub fn nvme_behind(&mut self, port: &RootPort, image: &DiskImage) -> Bdf {
-        let device = self.nvme_device(image);
-        self.behind(port, &device)
+    /// What QEMU was told of a function, to plug it in once more.
+    pub(crate) fn functions(&self) -> &[(Bdf, String)] {
+        &self.functions
     }
 
-    pub fn e1000e(&mut self, at: &str) -> Bdf {
-        let device = self.e1000e_device();
-        self.on_bus_0(at, &device)
-    }
-
-    pub fn e1000e_behind(&mut self, port: &RootPort) -> Bdf {
-        let device = self.e1000e_device();
-        self.behind(port, &device)
-    }
-
-    /// QEMU's teaching device: factorial unit, DMA engine (28 address bits unless `dma_mask` says more), MSI.
-    pub fn edu(&mut self, at: &str, dma_mask: Option<u64>) -> Bdf {
-        match dma_mask {
-            Some(mask) => self.on_bus_0(at, &format!("edu,dma_mask={mask:#x}")),
-            None => self.on_bus_0(at, "edu"),
-        }
-    }
-
-    /// A 4 KiB memory BAR and an I/O BAR, no interrupts.
-    pub fn pci_testdev(&mut self, at: &str) -> Bdf {
-        self.on_bus_0(at, "pci-testdev")
-    }
-
-    /// A display whose frame buffer is a 32-bit prefetchable BAR of 16 to 256 MiB.
-    pub fn display(&mut self, at: &str, mib: u32) -> Bdf {
-        self.on_bus_0(at, &format!("bochs-display,vgamem={mib}M"))
-    }
-
-    /// Shared memory as a 64-bit prefetchable BAR; `image` is what the host sees of it.
-    pub fn ivshmem(&mut self, at: &str, image: &DiskImage, mib: u64) -> Bdf {
-        let id = self.backend();
-        self.argument(
-            "-object",
-            format!("memory-backend-file,id={id},share=on,size={mib}M,mem-path={}", image.path().display()),
-        );
-        self.on_bus_0(at, &format!("ivshmem-plain,memdev={id}"))
-    }
-
-    pub fn root_port(&mut self, at: &str) -> RootPort {
-        // The firmware numbers buses in the order of the ports' addresses; ports must be added in that order.
-        self.root_ports += 1;
-        let id = format!("port{}", self.root_ports);
-        self.on_bus_0(at, &format!("pcie-root-port,id={id},chassis={}", self.root_ports));
-        RootPort { id, secondary_bus: self.root_ports }
-    }
-
-    fn nvme_device(&mut self, image: &DiskImage) -> String {
-        let id = self.backend();
-        // The host's page cache is what the scenario looks at, so flushing to the disk below is of no use.
-        self.argument(
-            "-drive",
-            format!("id={id},if=none,format=raw,cache=unsafe,file={}", image.path().display()),
-        );
-        format!("nvme,drive={id},serial={id}")
-    }
-
-    fn e1000e_device(&mut self) -> String {
-        let id = self.backend();
-        self.argument("-netdev", format!("user,id={id},restrict=on"));
-        format!("e1000e,netdev={id}")
-    }
-
-    fn backend(&mut self) -> String {
-        self.backends += 1;
-        format!("backend{}", self.backends)
-    }
-
-    fn on_bus_0(&mut self, at: &str, device: &str) -> Bdf {
-        let multifunction = if self.multifunction { ",multifunction=on" } else { "" };
-        self.argument("-device", format!("{device},bus=pcie.0,addr={at}{multifunction}"));
-        Bdf(format!("0000:00:{at:0>4}"))
-    }
-
-    fn behind(&mut self, port: &RootPort, device: &str) -> Bdf {
-        self.argument("-device", format!("{device},bus={}", port.id));
-        Bdf(format!("0000:{:02x}:00.0", port.secondary_bus))
+    fn multifunction_property(&self, at: Place<'_>) -> &'static str {
+        if self.multifunction && !matches!(at, Place::Behind(_)) { ",multifunction=on" } else { "" }
     }
 
     fn argument(&mut self, option: &str, value: String) {
         self.arguments.extend([option.to_owned(), value]);
     }
 
-    /// The QEMU that is this machine: console into `console.log`, commands over standard input and output.
-    pub(crate) fn qemu(&self, scenario: &Scenario) -> Command {
+    /// The QEMU that is this machine: console into `console.log`, commands over standard input and output, its monitor
+    /// at the socket `monitor`.
+    pub(crate) fn qemu(&self, scenario: &Scenario) -> Result<Command, Failure> {
         let provisioned: &Provisioned = scenario.provisioned();
         let directory = scenario.directory();
+        let images = provisioned.machine_images(self.kernel)?;
         let mut qemu = Command::new("setpriv");
-        // So that no machine outlives a test run that is killed.
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(["-accel", "tcg", "-cpu", provisioned.processor(), "-machine", "q35,sata=off,smbus=off"])
-            // One processor: with two, one now and then executes code that the other has just patched, and Linux dies
-            // of it; with two in turns on one thread, its guests of two vCPUs stall.
-            .args(["-smp", "1", "-m", &format!("{}M", self.memory_mib)])
+        // Sockets are named relative to this directory: paths of sockets are short.
+        qemu.current_dir(directory)
+            // So that no machine outlives a test run that is killed.
+            .args(["--pdeathsig", "KILL"])
+            .arg(provisioned.qemu(self.emulator)?)
+            .args(["-accel", if self.cpus > 1 { "tcg,thread=single" } else { "tcg" }])
+            .args(["-cpu", provisioned.processor(self.emulator)?])
+            .args(["-machine", "q35,sata=off,smbus=off"])
+            .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-qmp", &format!("unix:{MONITOR_SOCKET},server=on,wait=off")])
             .args(["-device", self.iommu.qemu_device()])
             .arg("-serial")
             .arg(prefixed("file:", &directory.join("console.log")))
             .args(["-serial", "stdio"])
             .arg("-kernel")
-            .arg(provisioned.vmlinux())
+            .arg(images.join("vmlinux"))
             .arg("-initrd")
-            .arg(provisioned.machine_initramfs())
+            .arg(images.join("l1.cpio"))
             .args(["-append", &format!("{MACHINE_KERNEL_WORDS} {}", self.iommu.kernel_words())])
             .args(["-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on"])
             .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host,addr=2.0"])
             .arg("-fsdev")
             .arg(prefixed("local,id=scenario,security_model=none,path=", directory))
-            .args(["-device", "virtio-9p-pci,fsdev=scenario,mount_tag=scenario,addr=3.0"])
-            .args(&self.arguments);
-        qemu
+            .args(["-device", "virtio-9p-pci,fsdev=scenario,mount_tag=scenario,addr=3.0"]);
+        if self.kernel == Kernel::Iommufd {
+            // That kernel knows hot plug as PCI Express defines it, not by ACPI.
+            qemu.args(["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]);
+        }
+        for id in &self.networks {
+            let tftp = format!(",tftp={}", directory.display());
+            qemu.args(["-netdev", &format!("user,id={id},restrict=on{tftp}")]);
+        }
+        for (id, file) in &self.sounds {
+            qemu.args(["-audiodev", &format!("wav,id={id},path={file}")]);
+        }
+        qemu.args(&self.arguments);
+        Ok(qemu)
     }
 }
+
+/// QEMU's monitor, in the scenario's directory.
+pub(crate) const MONITOR_SOCKET: &str = "monitor";
 
 fn prefixed(prefix: &str, path: &Path) -> std::ffi::OsString {
     let mut text = std::ffi::OsString::from(prefix);

@@ -1,6 +1,9 @@
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::{Emulator, Failure, Kernel};
 
 /// What `guest-tests/run` prepared before it started the scenarios.
 #[derive(Clone, Debug)]
@@ -9,7 +12,25 @@ pub struct Provisioned {
     images: PathBuf,
     /// The release build of the VMM under test.
     slotpass: PathBuf,
+    installed_qemu: Qemu,
+    qemu_with_igb: Option<Qemu>,
+    /// As `images`, with another kernel for the machine.
+    kernel_6_1: Option<PathBuf>,
+    kernel_iommufd: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+struct Qemu {
+    program: OsString,
     nested_paging: bool,
+}
+
+impl Qemu {
+    fn at(program: OsString) -> Option<Self> {
+        let version = Command::new(&program).arg("--version").output().ok()?;
+        let nested_paging = has_nested_paging(&String::from_utf8_lossy(&version.stdout));
+        Some(Self { program, nested_paging })
+    }
 }
 
 /// What is missing for the scenarios to run.
@@ -28,7 +49,9 @@ pub enum Missing {
 }
 
 impl Provisioned {
-    /// Reads `SLOTPASS_TEST_MACHINE` (the directory that `guest-tests/provision` prints) and `SLOTPASS_BIN`.
+    /// Reads `SLOTPASS_TEST_MACHINE` (the directory that `guest-tests/provision` prints) and `SLOTPASS_BIN`; and, if they
+    /// are set, `SLOTPASS_TEST_KERNEL_6_1`, `SLOTPASS_TEST_KERNEL_IOMMUFD` and `SLOTPASS_TEST_QEMU`, the directories that
+    /// `provision --kernel 6.1`, `provision --kernel iommufd` and `provision --qemu` print.
     ///
     /// Only `guest-tests/run` sets them, so that a plain `cargo test --workspace` never boots machines.
     pub fn from_environment() -> Result<Self, Missing> {
@@ -40,24 +63,61 @@ impl Provisioned {
         if !slotpass.exists() {
             return Err(Missing::BinaryFile(slotpass));
         }
-        let version =
-            Command::new("qemu-system-x86_64").arg("--version").output().map_err(|_| Missing::Qemu)?;
-        let nested_paging = has_nested_paging(&String::from_utf8_lossy(&version.stdout));
-        Ok(Self { images, slotpass, nested_paging })
+        let installed_qemu = Qemu::at("qemu-system-x86_64".into()).ok_or(Missing::Qemu)?;
+        let qemu_with_igb = env::var_os("SLOTPASS_TEST_QEMU")
+            .and_then(|directory| Qemu::at(Path::new(&directory).join("qemu-system-x86_64").into()));
+        Ok(Self {
+            images,
+            slotpass,
+            installed_qemu,
+            qemu_with_igb,
+            kernel_6_1: env::var_os("SLOTPASS_TEST_KERNEL_6_1").map(PathBuf::from),
+            kernel_iommufd: env::var_os("SLOTPASS_TEST_KERNEL_IOMMUFD").map(PathBuf::from),
+        })
     }
 
     pub fn slotpass(&self) -> &Path {
         &self.slotpass
     }
 
+    fn emulator(&self, emulator: Emulator) -> Result<&Qemu, Failure> {
+        match emulator {
+            Emulator::Installed => Ok(&self.installed_qemu),
+            Emulator::WithIgb => self
+                .qemu_with_igb
+                .as_ref()
+                .ok_or(Failure::NotProvisioned { what: "a QEMU that has igb", command: "provision --qemu" }),
+        }
+    }
+
+    /// The program that is the machine.
+    pub(crate) fn qemu(&self, emulator: Emulator) -> Result<&OsString, Failure> {
+        Ok(&self.emulator(emulator)?.program)
+    }
+
     /// QEMU's name for the machine's processor.
-    pub(crate) fn processor(&self) -> &'static str {
-        if self.nested_paging { "EPYC,+svm,+npt" } else { "EPYC,+svm,-npt" }
+    pub(crate) fn processor(&self, emulator: Emulator) -> Result<&'static str, Failure> {
+        Ok(if self.emulator(emulator)?.nested_paging { "EPYC,+svm,+npt" } else { "EPYC,+svm,-npt" })
     }
 
     /// By how much guests are given more time than they need with nested paging.
     pub(crate) fn patience(&self) -> u32 {
-        if self.nested_paging { 1 } else { 4 }
+        if self.installed_qemu.nested_paging { 1 } else { 4 }
+    }
+
+    /// The directory with the machine's kernel and initramfs.
+    pub(crate) fn machine_images(&self, kernel: Kernel) -> Result<&Path, Failure> {
+        match kernel {
+            Kernel::Usual => Ok(&self.images),
+            Kernel::V6_1 => self.kernel_6_1.as_deref().ok_or(Failure::NotProvisioned {
+                what: "Debian's kernel 6.1",
+                command: "provision --kernel 6.1",
+            }),
+            Kernel::Iommufd => self.kernel_iommufd.as_deref().ok_or(Failure::NotProvisioned {
+                what: "a kernel with iommufd",
+                command: "provision --kernel iommufd",
+            }),
+        }
     }
 
     /// The distribution's kernel as it is packaged.
@@ -70,12 +130,13 @@ impl Provisioned {
         self.images.join("vmlinux")
     }
 
-    pub fn machine_initramfs(&self) -> PathBuf {
-        self.images.join("l1.cpio")
-    }
-
     pub fn guest_initramfs(&self) -> PathBuf {
         self.images.join("l2.cpio")
+    }
+
+    /// The same with the drivers of more devices.
+    pub fn guest_initramfs_with_more_drivers(&self) -> PathBuf {
+        self.images.join("l2-more.cpio")
     }
 }
 

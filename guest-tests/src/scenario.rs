@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, Provisioned, Vmm, expect};
+use guest::pattern;
+
+use crate::{FETCHED, Failure, Provisioned, Vmm, expect};
 
 /// One run of a scenario: its directory, which the machine sees as `/run/scenario`, and its log of steps.
 #[derive(Debug)]
@@ -83,6 +85,14 @@ impl Scenario {
         Ok(DiskImage { path })
     }
 
+    /// The file that guests fetch over their networks: 256 KiB of a pattern.
+    pub fn file_to_fetch(&self) -> Result<DiskImage, Failure> {
+        let words = (0..32 << 10).map(|word: u64| pattern::word(8 * word, 5).to_le_bytes());
+        let path = self.directory.join(FETCHED);
+        fs::write(&path, words.flatten().collect::<Vec<u8>>()).map_err(Failure::io("write", &path))?;
+        Ok(DiskImage { path })
+    }
+
     /// Writes a file that the machine finds as `/run/scenario/NAME`; returns that path.
     pub fn file_for_machine(&self, name: &str, contents: &[u8]) -> Result<String, Failure> {
         let path = self.directory.join(name);
@@ -95,6 +105,19 @@ impl Scenario {
         let path = self.directory.join(name);
         let bytes = fs::read(&path).map_err(Failure::io("read", path))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// How many samples that are not silence a WAV file of 16 bits in the scenario's directory holds.
+    pub fn samples_in(&self, name: &str) -> Result<usize, Failure> {
+        const HEADER_BYTES: usize = 44;
+        let path = self.directory.join(name);
+        let bytes = fs::read(&path).map_err(Failure::io("read", path))?;
+        Ok(bytes
+            .get(HEADER_BYTES..)
+            .unwrap_or_default()
+            .chunks_exact(2)
+            .filter(|sample| *sample != [0, 0])
+            .count())
     }
 
     /// The ends of the logs that explain a failure, latest first.
@@ -147,6 +170,11 @@ pub struct DiskImage {
 impl DiskImage {
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// SHA-256 of all of it, up to 1 GiB.
+    pub fn sha256(&self) -> Result<String, Failure> {
+        self.sha256_of_first(1 << 10)
     }
 
     /// SHA-256 of the first `mib` MiB, as the host sees them.

@@ -39,6 +39,11 @@ impl Stats {
         Ok(self.number("/exits/mmio_read")? + self.number("/exits/mmio_write")?)
     }
 
+    /// How often slotpass made a system call, by the name that the statistics have for it.
+    pub fn calls(&self, name: &str) -> Result<u64, Failure> {
+        self.number(&format!("/calls/{name}"))
+    }
+
     /// The parts of all BARs of all functions.
     pub fn pieces(&self) -> Result<Vec<Piece>, Failure> {
         let mut pieces = Vec::new();

@@ -144,6 +144,65 @@ pub fn mapped_bars_take_no_exit(iommu: Iommu, scenario: &mut Scenario) -> Result
     machine.power_off()
 }
 
+/// Level interrupts of two functions: each on a line of its own, and both on one.
+pub fn intx(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let kernel = scenario.file_for_machine("devices.elf", guest::DEVICES)?;
+    let mut plan = Plan::new(iommu);
+    let first = plan.edu("4.0", None);
+    let second = plan.edu("5.0", None);
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&first, &second])?;
+    for (name, slots, words) in [
+        (
+            "lines of their own",
+            ["0:8:0", "0:9:0"],
+            "intx=0:8:0 intx=0:9:0 edu=0:8:0 edu=0:9:0 intx=0:8:0 poweroff",
+        ),
+        ("one line for both", ["0:8:0", "0:16:0"], "shares=0:8:0,0:16:0 intx=0:16:0 poweroff"),
+    ] {
+        let [one, other] = slots;
+        let run = GuestRun::bare_metal(&kernel, words).slot(one, &first).slot(other, &second);
+        let report = machine.run(name, &run)?;
+        report.expect_code(0)?;
+        let passed = report.serial().lines().filter(|line| line.starts_with("ok ")).count();
+        expect!(passed == words.split(' ').count() - 1, "{passed} checks passed: {}", report.serial());
+    }
+    machine.expect_nothing_left()?;
+    machine.power_off()
+}
+
+/// The guest resets functions by their own registers and puts them to sleep: all-ones meanwhile, and then they work.
+pub fn resets_of_its_own(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let image = scenario.blank_image("nvme.img", 64)?;
+    let kernel = scenario.file_for_machine("devices.elf", guest::DEVICES)?;
+    let mut plan = Plan::new(iommu);
+    let nvme = plan.nvme("4.0", &image);
+    let nic = plan.e1000e("5.0");
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&nvme, &nic])?;
+    let words = "power=0:8:0 power=0:8:1 flr=0:8:0 power=0:8:0 flr=0:8:0 poweroff";
+    let run = GuestRun::bare_metal(&kernel, words).slot("0:8:0", &nvme).slot("0:8:1", &nic);
+    let report = machine.run("resets and sleep", &run)?;
+    report.expect_code(0)?;
+    for line in report.serial().lines().filter(|line| line.starts_with("ok ")) {
+        let silent = match line.starts_with("ok flr") {
+            true => !line.contains(" 0 reads all-ones"),
+            false => line.contains("BARs silent in D3hot"),
+        };
+        expect!(silent, "the function answered all the time: {line}");
+    }
+    machine.expect_nothing_left()?;
+
+    // The same drive, driven by Linux right after.
+    let run = GuestRun::linux_elf(&machine, "check=nvme,poweroff").slot("0:8:0", &nvme);
+    let report = machine.run("Linux guest", &run)?;
+    report.expect_code(0)?;
+    expect_checked_io(&report, &image)?;
+    machine.power_off()
+}
+
 /// How a guest ends, and what slotpass makes of it.
 pub fn exit_codes(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let kernel = scenario.file_for_machine("exit.elf", guest::EXIT)?;

@@ -83,7 +83,7 @@ pub fn small_memory_and_root_port(iommu: Iommu, scenario: &mut Scenario) -> Resu
     let image = scenario.blank_image("nvme.img", 64)?;
     let mut plan = Plan::new(iommu);
     let port = plan.root_port("4.0");
-    let nvme = plan.nvme_behind(&port, &image);
+    let nvme = plan.nvme(&port, &image);
     let nic = plan.e1000e("5.0");
 
     let mut machine = Machine::boot(&plan, scenario)?;
