@@ -22,8 +22,6 @@ pub struct Inner {
     pub core: Mutex<Core>,
     pub claims: Claims,
     pub presence: Arc<Presence>,
-    /// A reset is to follow the one that is under way.
-    pub reset_again: AtomicBool,
     /// A vector failed since the last reset of the guest, and that was said.
     pub vectors_warned: AtomicBool,
     /// A reset failed since then, and that was said.

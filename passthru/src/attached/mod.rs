@@ -88,7 +88,6 @@ impl Attached {
             core: Mutex::new(Core { function, place: None }),
             claims,
             presence: Arc::default(),
-            reset_again: AtomicBool::new(false),
             vectors_warned: AtomicBool::new(false),
             reset_warned: AtomicBool::new(false),
         });
@@ -162,7 +161,7 @@ impl Attached {
             function.leave();
         }
         let hosts: Vec<_> = functions.iter().map(|function| function.inner.host.clone()).collect();
-        for (_, error) in reset::reset_hosts(&hosts) {
+        for (_, error) in reset::reset_hosts(&hosts, hosts.len()) {
             warn!("{error}");
         }
     }

@@ -1,6 +1,6 @@
 //! Whether a function answers.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,15 +12,33 @@ const GONE: u8 = 2;
 /// all-ones and writes do nothing, without waiting for anybody.
 ///
 /// It begins to be reset and leaves under the function's lock, so that nobody who holds the lock and found it there meets
-/// a function that is half reset or half gone.
+/// a function that is half reset or half gone. Several may reset it at once, each for a reason of its own: it is there
+/// again when the last of them is done.
 #[derive(Debug, Default)]
 pub struct Presence {
     now: AtomicU8,
-    /// It is about to leave.
-    leaving: AtomicBool,
     /// Held to change `now`, and to wait for that.
-    changing: Mutex<()>,
+    changing: Mutex<Changing>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Changing {
+    /// Resets that are under way.
+    resets: usize,
+    /// It is about to leave.
+    leaving: bool,
+}
+
+/// What came of beginning a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The function was there.
+    First,
+    /// It is being reset already.
+    Another,
+    /// It has left, or is about to: none is begun.
+    Refused,
 }
 
 impl Presence {
@@ -28,42 +46,47 @@ impl Presence {
         self.now.load(Ordering::Acquire) == THERE
     }
 
-    /// Begins a reset; false when one is under way, or the function has left or is about to.
-    pub fn begin_reset(&self) -> bool {
-        let _changing = self.changing.lock();
-        !self.leaving.load(Ordering::Acquire)
-            && self.now.compare_exchange(THERE, RESETTING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Begins a reset.
+    pub fn begin_reset(&self) -> Begun {
+        let mut changing = self.changing.lock();
+        if changing.leaving {
+            return Begun::Refused;
+        }
+        changing.resets += 1;
+        self.now.store(RESETTING, Ordering::Release);
+        if changing.resets == 1 { Begun::First } else { Begun::Another }
     }
 
     /// A reset is over.
     pub fn end_reset(&self) {
-        let _changing = self.changing.lock();
-        let _ = self.now.compare_exchange(RESETTING, THERE, Ordering::AcqRel, Ordering::Acquire);
-        self.changed.notify_all();
+        let mut changing = self.changing.lock();
+        changing.resets = changing.resets.saturating_sub(1);
+        if changing.resets == 0 {
+            let _ = self.now.compare_exchange(RESETTING, THERE, Ordering::AcqRel, Ordering::Acquire);
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until no reset is under way.
     pub fn wait(&self) {
         let mut changing = self.changing.lock();
-        while self.now.load(Ordering::Acquire) == RESETTING {
+        while changing.resets > 0 {
             self.changed.wait(&mut changing);
         }
     }
 
     /// No reset begins any more.
     pub fn begin_leaving(&self) {
-        let _changing = self.changing.lock();
-        self.leaving.store(true, Ordering::Release);
+        self.changing.lock().leaving = true;
     }
 
     /// Leaves for good; false while a reset is under way.
     pub fn leave(&self) -> bool {
-        let _changing = self.changing.lock();
-        let is_resetting = self.now.load(Ordering::Acquire) == RESETTING;
-        if !is_resetting {
+        let changing = self.changing.lock();
+        if changing.resets == 0 {
             self.now.store(GONE, Ordering::Release);
         }
-        !is_resetting
+        changing.resets == 0
     }
 
     /// It has left.
@@ -77,16 +100,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_reset_at_a_time_and_none_after_leaving() {
+    fn it_is_there_again_after_its_last_reset_and_never_after_leaving() {
         let presence = Presence::default();
-        assert!(presence.is_there() && presence.begin_reset());
-        assert!(!presence.is_there() && !presence.begin_reset() && !presence.leave());
+        assert!(presence.is_there());
+        assert_eq!([presence.begin_reset(), presence.begin_reset()], [Begun::First, Begun::Another]);
+        presence.end_reset();
+        assert!(!presence.is_there() && !presence.leave());
         presence.end_reset();
         presence.wait();
+        assert!(presence.is_there());
+        presence.begin_leaving();
+        assert_eq!(presence.begin_reset(), Begun::Refused);
         assert!(presence.is_there() && presence.leave());
-        assert!(!presence.is_there() && !presence.begin_reset());
         presence.end_reset();
-        assert!(presence.is_gone());
+        assert!(presence.is_gone() && presence.begin_reset() == Begun::Refused);
     }
 
     #[test]

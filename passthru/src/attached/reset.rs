@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, Builder, JoinHandle};
 
 use log::warn;
 
 use super::Attached;
 use super::inner::Inner;
+use super::presence::{Begun, Presence};
 use crate::host::{Cause, HostError, HostFunction, Operation, ResetMethod};
 
 /// A host's function that was just reset, where it can be: nothing of its last user is left in it.
@@ -23,7 +23,7 @@ impl Fresh {
     /// Resets functions that are about to be attached, all at once; those that can only be reset together with others
     /// must be among them with all of these, or are not reset, which the log says. If one fails, none is given.
     pub fn all(hosts: Vec<Arc<dyn HostFunction>>) -> Result<Vec<Fresh>, HostError> {
-        for (_, error) in reset_hosts(&hosts) {
+        for (_, error) in reset_hosts(&hosts, hosts.len()) {
             match error.source {
                 Cause::OnlyWith(_) => warn!("{error}; the guest finds the function as its last user left it"),
                 _ => return Err(error),
@@ -45,50 +45,59 @@ impl Fresh {
 
 /// Resets that are under way.
 #[must_use = "drop it to let them run by themselves"]
-pub struct Resetting(Option<JoinHandle<()>>);
+pub struct Resetting {
+    thread: Option<JoinHandle<()>>,
+    functions: Vec<Arc<Presence>>,
+}
 
 impl Resetting {
     /// Waits until all of the functions are there again.
     pub fn wait(self) {
-        if let Some(thread) = self.0 {
+        if let Some(thread) = self.thread {
             let _ = thread.join();
         }
+        self.functions.iter().for_each(|function| function.wait());
     }
 }
 
 impl Attached {
     /// Begins to reset functions, all at once: the guest's view of each returns to its start, BARs unassigned, and from
     /// now until its reset is over it answers nothing. Functions that can only be reset together are reset once, and only
-    /// if all of them are given. One that is being reset already is reset again when that is over. What fails is said
-    /// in the log: such a function is silent, but the guest finds it as it left it.
+    /// if all of them are given. One that is being reset already is not there again before all of these are, but no
+    /// further reset is made for it alone. What fails is said in the log: such a function is silent, but the guest finds
+    /// it as it left it.
     pub fn begin_resets<'a>(functions: impl IntoIterator<Item = &'a Attached>) -> Resetting {
-        let all = functions.into_iter().map(|function| function.inner.clone());
-        let (silent, mut busy): (Vec<_>, Vec<_>) = all.partition(|function| function.silence());
-        // However often a guest asks, one more reset is enough.
-        busy.retain(|function| !function.reset_again.swap(true, Ordering::AcqRel));
-        run(silent, busy)
+        let (mut silent, mut others) = (Silent(Vec::new()), Silent(Vec::new()));
+        for function in functions {
+            match function.inner.silence() {
+                Begun::First => silent.0.push(function.inner.clone()),
+                Begun::Another => others.0.push(function.inner.clone()),
+                Begun::Refused => {}
+            }
+        }
+        run(silent, others)
     }
 }
 
 impl Inner {
-    /// Takes the function out of the guest's reach. False when that was done already.
-    fn silence(&self) -> bool {
+    /// Takes the function out of the guest's reach.
+    fn silence(&self) -> Begun {
         let mut core = self.core.lock();
-        if !self.presence.begin_reset() {
-            return false;
+        let begun = self.presence.begin_reset();
+        if begun == Begun::First {
+            let mut effects = Vec::new();
+            core.function.reset(&mut effects);
+            self.carry_out(&mut core, effects);
         }
-        let mut effects = Vec::new();
-        core.function.reset(&mut effects);
-        self.carry_out(&mut core, effects);
-        true
+        begun
     }
 
-    /// The guest asked for a reset of this function only. The caller holds its lock and has silenced it.
+    /// The guest asked for a reset of this function only. The caller holds its lock, has silenced it, and found it there.
     pub fn begin_own_reset(&self) {
         if let Some(own) = self.own.upgrade()
-            && self.presence.begin_reset()
+            && self.presence.begin_reset() != Begun::Refused
         {
-            drop(run(vec![own], Vec::new()));
+            drop(run(Silent(vec![own]), Silent(Vec::new())));
         }
     }
 
@@ -129,38 +138,35 @@ impl Drop for Silent {
     }
 }
 
-/// Resets functions that are silent, and those whose own reset is yet to end, on a thread of their own.
-fn run(silent: Vec<Arc<Inner>>, busy: Vec<Arc<Inner>>) -> Resetting {
-    if silent.is_empty() && busy.is_empty() {
-        return Resetting(None);
+/// Resets functions that are silent on a thread of their own; `others` are being reset by somebody else, and stay silent
+/// until this is done.
+fn run(silent: Silent, others: Silent) -> Resetting {
+    // However often a guest asks, nothing is begun that is under way.
+    let presence = |function: &Arc<Inner>| function.presence.clone();
+    let presences: Vec<_> = silent.0.iter().chain(&others.0).map(presence).collect();
+    if silent.0.is_empty() {
+        return Resetting { thread: None, functions: presences };
     }
-    let mut silent = Silent(silent);
-    let (names, waiting) = (silent.0.clone(), busy.clone());
+    let functions = silent.0.clone();
     let work = move || {
-        for function in busy {
-            function.presence.wait();
-            function.reset_again.store(false, Ordering::Release);
-            if function.silence() {
-                silent.0.push(function);
-            }
-        }
-        let hosts: Vec<_> = silent.0.iter().map(|function| function.host.clone()).collect();
-        for (index, error) in reset_hosts(&hosts) {
+        let host = |function: &Arc<Inner>| function.host.clone();
+        let hosts: Vec<_> = silent.0.iter().chain(&others.0).map(host).collect();
+        for (index, error) in reset_hosts(&hosts, silent.0.len()) {
             if let Some(function) = silent.0.get(index) {
                 function.report_reset(&error);
             }
         }
         drop(hosts);
+        drop((silent, others));
     };
     match Builder::new().name("reset".to_owned()).spawn(work) {
-        Ok(thread) => Resetting(Some(thread)),
+        Ok(thread) => Resetting { thread: Some(thread), functions: presences },
         Err(source) => {
             // The closure went, and with it they are there again.
-            for function in names.iter().chain(&waiting) {
-                function.reset_again.store(false, Ordering::Release);
+            for function in functions {
                 function.report_reset(&failed(&function.host, io::Error::from(source.kind()).into()));
             }
-            Resetting(None)
+            Resetting { thread: None, functions: presences }
         }
     }
 }
@@ -169,8 +175,9 @@ fn failed(host: &Arc<dyn HostFunction>, source: Cause) -> HostError {
     HostError { device: host.name().clone(), operation: Operation::Reset, source }
 }
 
-/// Resets functions, those that do not depend on each other at once. Gives the indices of those that were not reset.
-pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>]) -> Vec<(usize, HostError)> {
+/// Resets the first `count` functions, those that do not depend on each other at once. The others are as silent as these,
+/// so that they can be reset together with them. Gives the indices of those that were not reset.
+pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>], count: usize) -> Vec<(usize, HostError)> {
     let is_here = |name: &Arc<str>| hosts.iter().any(|host| host.name() == name);
     let others = |host: &Arc<dyn HostFunction>| match &host.report().reset {
         Some(ResetMethod::BusWith(others)) => Some(others.clone()),
@@ -179,7 +186,7 @@ pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>]) -> Vec<(usize, HostEr
     let mut errors = Vec::new();
     // Of functions that are reset together, the first does it for all.
     let mut sets: BTreeMap<Vec<Arc<str>>, usize> = BTreeMap::new();
-    for (index, host) in hosts.iter().enumerate() {
+    for (index, host) in hosts.iter().enumerate().take(count) {
         let Some(others) = others(host) else { continue };
         if others.iter().all(is_here) {
             let mut members = vec![host.name().clone()];
@@ -192,7 +199,7 @@ pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>]) -> Vec<(usize, HostEr
         }
     }
     // One that is reset with its bus needs no reset of its own, and the kernel would make the bus wait for it.
-    let alone = hosts.iter().enumerate().filter(|(_, host)| {
+    let alone = hosts.iter().enumerate().take(count).filter(|(_, host)| {
         host.report().resets_alone() && !sets.keys().any(|members| members.contains(host.name()))
     });
     let mut leaders: Vec<usize> = alone.map(|(index, _)| index).chain(sets.values().copied()).collect();

@@ -140,7 +140,8 @@ fn set_up(triggers: &impl Triggers, state: &mut State, kind: MessageKind, count:
 }
 
 /// Ranges that hold all the new vectors and none that the host signals already: setting one of those again would drop
-/// its interrupt and request it anew, and a signal in between would be lost.
+/// its interrupt and request it anew, and a signal in between would be lost. So new vectors in between live ones take a
+/// call for each gap; those that a guest programs under the function's mask after turning MSI-X on take one.
 fn runs(state: &State, new: &[u16]) -> Vec<RangeInclusive<u16>> {
     let mut runs: Vec<RangeInclusive<u16>> = Vec::new();
     for vector in new {
