@@ -11,6 +11,7 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use vm_superio::Trigger;
@@ -65,6 +66,8 @@ const DATA_READY: u8 = 1 << 0;
 /// is logged.
 pub struct Serial {
     inner: Mutex<Inner>,
+    /// Input was turned away and its owner waits for room.
+    input_waits: AtomicBool,
     room: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -76,8 +79,6 @@ struct Inner {
     enable: u8,
     /// "Transmitter empty" is yet to be identified, after something more urgent.
     transmitter_waits: bool,
-    /// Input was turned away and its owner waits for room.
-    input_waits: bool,
     output_failed: bool,
 }
 
@@ -95,7 +96,7 @@ impl Trigger for Interrupt {
 impl Serial {
     /// * `interrupt` signals one edge; it is called with the port locked and must not come back here.
     /// * `output` takes what the guest transmits.
-    /// * `room` is called when all input was read after [`Serial::enqueue`] had turned some away. It is
+    /// * `room` is called when there may be room again after [`Serial::enqueue`] had turned some away. It is
     ///   called on the vCPU's thread, with nothing locked.
     pub fn new(
         interrupt: impl Fn() + Send + 'static,
@@ -108,20 +109,24 @@ impl Serial {
             uart,
             enable: 0,
             transmitter_waits: false,
-            input_waits: false,
             output_failed: false,
         };
-        Serial { inner: Mutex::new(inner), room: Box::new(room) }
+        Serial { inner: Mutex::new(inner), input_waits: AtomicBool::new(false), room: Box::new(room) }
     }
 
     /// Hands input to the guest and returns how many bytes it took, the first ones. With less than all of
     /// them taken, `room` is called once the guest has read what it has, so that a console can pause its own
     /// reading until then.
+    ///
+    /// Does not wait: while a vCPU's write waits for whoever reads the output, nothing is taken, and `room` is called when
+    /// that is over.
     pub fn enqueue(&self, input: &[u8]) -> usize {
-        let mut inner = self.inner.lock();
+        // First the flag and then the lock, and in `locked` the other way round: so one of the two sees the other.
+        self.input_waits.store(true, Ordering::SeqCst);
+        let Some(mut inner) = self.inner.try_lock() else { return 0 };
         // The only other failure is the trigger's, which has none.
         let taken = inner.uart.enqueue_raw_bytes(input).unwrap_or(0);
-        inner.input_waits |= taken < input.len();
+        self.input_waits.store(taken < input.len(), Ordering::SeqCst);
         taken
     }
 
@@ -129,10 +134,9 @@ impl Serial {
     fn locked(&self, work: impl FnOnce(&mut Inner)) {
         let mut inner = self.inner.lock();
         work(&mut inner);
-        let room = inner.input_waits && inner.uart.fifo_capacity() == inner.fifo_size;
-        inner.input_waits &= !room;
+        let has_room = inner.uart.fifo_capacity() == inner.fifo_size;
         drop(inner);
-        if room {
+        if has_room && self.input_waits.swap(false, Ordering::SeqCst) {
             (self.room)();
         }
     }

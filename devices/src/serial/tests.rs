@@ -273,3 +273,36 @@ fn output_that_fails_does_not_stop_the_guest() {
     serial.write(0, b"x");
     assert_eq!(interrupts.take(), 1, "the transmitter is empty all the same");
 }
+
+/// Output that waits until it is let go.
+struct Stuck(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+impl Write for Stuck {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let _ = self.0.send(());
+        let _ = self.1.recv();
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn input_does_not_wait_for_output_that_nobody_reads() {
+    let ((began, writing), (go, may_go)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let room = Count::default();
+    let on_room = room.clone();
+    let serial = Serial::new(|| (), Stuck(began, may_go), move || on_room.add());
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| serial.write(DATA.into(), b"x"));
+        writing.recv().unwrap();
+        assert_eq!(serial.enqueue(b"abc"), 0);
+        assert_eq!(room.take(), 0);
+        go.send(()).unwrap();
+        vcpu.join().unwrap();
+    });
+    assert_eq!(room.take(), 1);
+    assert_eq!(serial.enqueue(b"abc"), 3);
+}

@@ -27,6 +27,14 @@ pub enum OpenError {
         /// The function.
         address: HostAddress,
     },
+    /// Open already.
+    #[error(
+        "{address}: this guest has it, or has not closed it yet; if it was just removed, try again in a moment"
+    )]
+    InThisGuest {
+        /// The function.
+        address: HostAddress,
+    },
     /// Held by a driver of the host, or by none.
     #[error("{address}: it is {}, not bound to vfio-pci; release it with: {}", held(.driver), bind_command(*.address, .driver.is_some()))]
     NotBound {

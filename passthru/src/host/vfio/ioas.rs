@@ -56,8 +56,7 @@ enum By {
 
 /// A function's place in an [`Ioas`], until this is dropped, after the function's file.
 pub struct Membership {
-    ioas: Arc<Ioas>,
-    address: HostAddress,
+    claim: Claim,
     by: MemberBy,
 }
 
@@ -88,6 +87,7 @@ impl Ioas {
         function: &SysfsFunction,
     ) -> Result<(Membership, Arc<File>), OpenError> {
         let address = function.address;
+        let claim = Claim::new(self, address)?;
         let events = &*self.ports.events;
         let map_memory = |usable| self.map_memory(address, usable);
         let (by, file) = match &self.by {
@@ -104,8 +104,7 @@ impl Ioas {
                 (MemberBy::Cdev(file.clone()), file)
             }
         };
-        self.open.lock().push(address);
-        Ok((Membership { ioas: self.clone(), address, by }, file))
+        Ok((Membership { claim, by }, file))
     }
 
     fn map_memory(&self, address: HostAddress, usable: Vec<Range<u64>>) -> Result<(), OpenError> {
@@ -168,17 +167,17 @@ impl Peers for Ioas {
 
 impl Membership {
     pub fn ioas(&self) -> &Arc<Ioas> {
-        &self.ioas
+        &self.claim.ioas
     }
 
     /// The VM has this function open.
     pub fn is_open(&self, address: HostAddress) -> bool {
-        self.ioas.open.lock().contains(&address)
+        self.claim.ioas.open.lock().contains(&address)
     }
 
     /// The VM may reset this function: nobody else can have it open.
     pub fn may_reset(&self, affected: &Affected) -> bool {
-        match (affected.owner, &self.ioas.by) {
+        match (affected.owner, &self.claim.ioas.by) {
             (Owner::Group(id), By::Container(container)) => container.has(id),
             (Owner::Caller, _) => true,
             _ => false,
@@ -187,7 +186,7 @@ impl Membership {
 
     /// Resets the bus or slot of `device`, on which there are these functions.
     pub fn hot_reset(&self, device: &File, affected: &[Affected]) -> io::Result<()> {
-        match &self.ioas.by {
+        match &self.claim.ioas.by {
             By::Iommufd(_) => hot_reset::reset(device, &[]),
             By::Container(container) => {
                 let group = |affected: &Affected| match affected.owner {
@@ -203,11 +202,34 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+/// A function is open once only: who closes one in the guest's name would otherwise take down what another has of it.
+struct Claim {
+    ioas: Arc<Ioas>,
+    address: HostAddress,
+}
+
+impl Claim {
+    fn new(ioas: &Arc<Ioas>, address: HostAddress) -> Result<Claim, OpenError> {
+        let mut open = ioas.open.lock();
+        if open.contains(&address) {
+            return Err(OpenError::InThisGuest { address });
+        }
+        open.push(address);
+        Ok(Claim { ioas: ioas.clone(), address })
+    }
+}
+
+impl Drop for Claim {
     fn drop(&mut self) {
         self.ioas.open.lock().retain(|address| *address != self.address);
-        let events = &*self.ioas.ports.events;
-        match (&self.by, &self.ioas.by) {
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let ioas = &self.claim.ioas;
+        let events = &*ioas.ports.events;
+        match (&self.by, &ioas.by) {
             (MemberBy::Group(id), By::Container(container)) => container.leave(*id, events),
             (MemberBy::Cdev(file), _) => iommufd::leave(file, events),
             (MemberBy::Group(_), By::Iommufd(_)) => {}

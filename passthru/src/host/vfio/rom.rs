@@ -33,10 +33,11 @@ impl Rom {
     }
 
     /// Reads part of it. What is not there is all-ones, as is all of it while it cannot be read, which is an error the
-    /// first time.
+    /// first time; that is tried again when its beginning is read.
     pub fn read(&self, device: &File, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let mut failed = None;
-        if self.contents.get().is_none() {
+        let try_it = offset == 0 || !self.failed.load(Ordering::Relaxed);
+        if try_it && self.contents.get().is_none() {
             let mut contents = vec![0xff; usize::try_from(self.region.size.min(LARGEST)).unwrap_or(0)];
             match read_up_to(device, self.region.file_offset, &mut contents) {
                 // Another vCPU may have been quicker, with the same.

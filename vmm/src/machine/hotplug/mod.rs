@@ -9,7 +9,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -62,16 +62,19 @@ impl Hotplug {
         let (sender, receiver) = channel();
         let later = LaterBars::default();
         let cards = Cards::new(machinery, later.clone(), sender.clone());
-        let power = sender.clone();
+        let (power, told) = (sender.clone(), Arc::new(Told::default()));
+        let tells = told.clone();
         root_ports.on_power(Box::new(move |bus, _| {
-            let _ = power.send(Message::Event(Event::Power(bus)));
+            if tells.tell(bus) {
+                let _ = power.send(Message::Event(Event::Power(bus)));
+            }
         }));
         for function in functions.lock().iter() {
             cards::listen(function.host(), function.slot(), &sender);
         }
         let thread = Builder::new().name("hotplug".to_owned()).spawn(move || {
             let _guard = StopOnPanic::new(control, "the hot-plug thread panicked");
-            decide(&receiver, Slots::new(cards, policy));
+            decide(&receiver, Slots::new(cards, policy), &told);
         })?;
         Ok(Hotplug { sender, later, thread: Some(thread) })
     }
@@ -123,11 +126,33 @@ impl Drop for Hotplug {
     }
 }
 
-fn decide(receiver: &Receiver<Message>, mut slots: Slots<Cards>) {
+/// Buses whose slot's power changed and that were told of: however often a guest changes it, once is enough until that was
+/// looked at.
+#[derive(Default)]
+struct Told(Mutex<BTreeSet<u8>>);
+
+impl Told {
+    /// It is to be told.
+    fn tell(&self, bus: u8) -> bool {
+        self.0.lock().insert(bus)
+    }
+
+    /// It is about to be looked at.
+    fn heard(&self, bus: u8) {
+        self.0.lock().remove(&bus);
+    }
+}
+
+fn decide(receiver: &Receiver<Message>, mut slots: Slots<Cards>, told: &Told) {
     loop {
         let wait = slots.deadline().map_or(FAR, |at| at.saturating_duration_since(Instant::now()));
         match receiver.recv_timeout(wait) {
-            Ok(Message::Event(event)) => slots.on(event, Instant::now()),
+            Ok(Message::Event(event)) => {
+                if let Event::Power(bus) = event {
+                    told.heard(bus);
+                }
+                slots.on(event, Instant::now());
+            }
             Ok(Message::Reset(done)) => {
                 slots.on(Event::Reset, Instant::now());
                 let _ = done.send(());

@@ -301,6 +301,9 @@ impl<G: Guest> Slots<G> {
     fn remove(&mut self, bus: u8, force: bool, until: Instant, reply: Reply) {
         let place = Place::Port(bus);
         match self.work.get_mut(&place) {
+            Some(Work::Removing { askers, .. }) if askers.len() >= MOST_ASKERS => {
+                return reply(Err(busy(bus)));
+            }
             // The guest was asked already; asking again would take that back.
             Some(Work::Removing { askers, .. }) => askers.push((until, reply)),
             _ => {
@@ -410,6 +413,9 @@ fn busy(bus: u8) -> Refusal {
     let what = format!("bus {bus}: functions are being added or closed there; try again in a moment");
     Refusal::new(RefusalKind::Busy, what)
 }
+
+/// Most who wait for one removal; they may be gone themselves by the time it is over.
+const MOST_ASKERS: usize = 64;
 
 /// Most that a deadline is away: for waiting without one.
 pub const FAR: Duration = Duration::from_secs(3600);
