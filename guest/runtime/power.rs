@@ -4,7 +4,7 @@ use crate::acpi::{Acpi, Register};
 use crate::boot::Boot;
 use crate::call::{Call, call};
 use crate::window::Window;
-use crate::{interrupt, port, time};
+use crate::{Check, interrupt, port, println, time};
 
 /// A write of v ends the hypervisor with exit code (v << 1) | 1.
 const EXIT_PORT: u16 = 0xf4;
@@ -20,6 +20,28 @@ pub enum Outcome {
     Exit(u8),
     /// Powers off by ACPI; if the machine does not, 0 goes to the exit port.
     PowerOff,
+}
+
+impl Outcome {
+    /// Something was not as it should be.
+    pub const FAILED: Outcome = Outcome::Exit(1);
+    /// A word of the command line means nothing here.
+    pub const UNKNOWN_WORD: Outcome = Outcome::Exit(2);
+
+    /// Of a program that takes these words and does one thing, to be named when that fails.
+    pub fn of(boot: &Boot, name: &str, words: &[&str], run: impl FnOnce(&Boot) -> Check) -> Outcome {
+        if let Some((word, value)) = boot.command_line.words().find(|(word, _)| !words.contains(word)) {
+            println!("FAIL unknown word {word}={value}");
+            return Outcome::UNKNOWN_WORD;
+        }
+        match run(boot) {
+            Ok(()) => Outcome::PowerOff,
+            Err(why) => {
+                println!("FAIL {name} {why}");
+                Outcome::FAILED
+            }
+        }
+    }
 }
 
 pub(crate) fn end(boot: &Boot, outcome: Outcome) -> ! {

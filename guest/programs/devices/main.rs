@@ -16,11 +16,6 @@ use runtime::{Boot, Check, Outcome, Text, fail, println};
 
 runtime::program!(main);
 
-/// Exit port value if a check failed.
-const FAILED: u8 = 1;
-/// Exit port value for a word that means nothing here.
-const UNKNOWN_WORD: u8 = 2;
-
 fn main(boot: &Boot) -> Outcome {
     let mut outcome = Outcome::Exit(0);
     for (name, value) in boot.command_line.words() {
@@ -46,7 +41,7 @@ fn main(boot: &Boot) -> Outcome {
             "step" | "seed" | "at" | "peer" | "gsi" => continue,
             _ => {
                 println!("FAIL unknown word {name}={value}");
-                return Outcome::Exit(UNKNOWN_WORD);
+                return Outcome::UNKNOWN_WORD;
             }
         };
         let result = found(boot, value).and_then(|function| check(boot, &function));
@@ -76,7 +71,7 @@ fn report(outcome: Outcome, name: &str, value: &str, result: Check<Text>) -> Out
         }
         Err(failure) => {
             println!("FAIL {name} {value} {failure}");
-            Outcome::Exit(FAILED)
+            Outcome::FAILED
         }
     }
 }

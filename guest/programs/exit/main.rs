@@ -11,9 +11,6 @@ use runtime::{Boot, Outcome, cpus, power, println};
 
 runtime::program!(main);
 
-/// Exit port value for a word that means nothing here.
-const UNKNOWN_WORD: u8 = 2;
-
 fn main(boot: &Boot) -> Outcome {
     println!("exit: {}", boot.command_line.text());
     for (name, value) in boot.command_line.words() {
@@ -62,7 +59,7 @@ fn main(boot: &Boot) -> Outcome {
             ("cpus", Some(_)) => {}
             _ => {
                 println!("FAIL unknown word {name}={value}");
-                return Outcome::Exit(UNKNOWN_WORD);
+                return Outcome::UNKNOWN_WORD;
             }
         }
     }

@@ -27,11 +27,6 @@ use target::Targets;
 
 runtime::program!(main);
 
-/// Exit port value if something was not as it should be.
-const FAILED: u8 = 1;
-/// Exit port value for a word that means nothing here.
-const UNKNOWN_WORD: u8 = 2;
-
 const ACCESSES: u64 = 300_000;
 const RESETS: u64 = 200;
 const SEED: u64 = 1;
@@ -43,17 +38,7 @@ const PATIENCE: u64 = 30_000_000;
 
 fn main(boot: &Boot) -> Outcome {
     let words = ["accesses", "seed", "resets", "bars", "guard", "last-bus", "dma", "cpus"];
-    if let Some((name, value)) = boot.command_line.words().find(|(name, _)| !words.contains(name)) {
-        println!("FAIL unknown word {name}={value}");
-        return Outcome::Exit(UNKNOWN_WORD);
-    }
-    match run(boot) {
-        Ok(()) => Outcome::PowerOff,
-        Err(why) => {
-            println!("FAIL hostile {why}");
-            Outcome::Exit(FAILED)
-        }
-    }
+    Outcome::of(boot, "hostile", &words, run)
 }
 
 fn run(boot: &Boot) -> Check {

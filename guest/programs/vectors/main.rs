@@ -18,24 +18,10 @@ use steps::Steps;
 runtime::program!(main);
 
 const SLOT: Slot = Slot::new(0, 8, 0);
-/// Exit port value if something was not as it should be.
-const FAILED: u8 = 1;
-/// Exit port value for a word that means nothing here.
-const UNKNOWN_WORD: u8 = 2;
 
 fn main(boot: &Boot) -> Outcome {
     let words = ["slot", "vectors", "some", "twice", "at-once", "one-by-one", "pending"];
-    if let Some((name, value)) = boot.command_line.words().find(|(name, _)| !words.contains(name)) {
-        println!("FAIL unknown word {name}={value}");
-        return Outcome::Exit(UNKNOWN_WORD);
-    }
-    match run(boot) {
-        Ok(()) => Outcome::PowerOff,
-        Err(why) => {
-            println!("FAIL vectors {why}");
-            Outcome::Exit(FAILED)
-        }
-    }
+    Outcome::of(boot, "vectors", &words, run)
 }
 
 fn run(boot: &Boot) -> Check {
