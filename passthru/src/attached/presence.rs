@@ -80,18 +80,10 @@ impl Presence {
         self.changing.lock().leaving = true;
     }
 
-    /// Leaves for good; false while a reset is under way.
+    /// Leaves for good; false when it has before. No reset is under way.
     pub fn leave(&self) -> bool {
-        let changing = self.changing.lock();
-        if changing.resets == 0 {
-            self.now.store(GONE, Ordering::Release);
-        }
-        changing.resets == 0
-    }
-
-    /// It has left.
-    pub fn is_gone(&self) -> bool {
-        self.now.load(Ordering::Acquire) == GONE
+        let _changing = self.changing.lock();
+        self.now.swap(GONE, Ordering::AcqRel) != GONE
     }
 }
 
@@ -105,7 +97,7 @@ mod tests {
         assert!(presence.is_there());
         assert_eq!([presence.begin_reset(), presence.begin_reset()], [Begun::First, Begun::Another]);
         presence.end_reset();
-        assert!(!presence.is_there() && !presence.leave());
+        assert!(!presence.is_there());
         presence.end_reset();
         presence.wait();
         assert!(presence.is_there());
@@ -113,7 +105,7 @@ mod tests {
         assert_eq!(presence.begin_reset(), Begun::Refused);
         assert!(presence.is_there() && presence.leave());
         presence.end_reset();
-        assert!(presence.is_gone() && presence.begin_reset() == Begun::Refused);
+        assert!(!presence.is_there() && !presence.leave() && presence.begin_reset() == Begun::Refused);
     }
 
     #[test]

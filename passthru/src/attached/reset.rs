@@ -105,23 +105,18 @@ impl Inner {
     pub fn leave(&self) -> bool {
         // From here on the guest begins no further reset.
         self.presence.begin_leaving();
-        loop {
-            self.presence.wait();
-            let mut core = self.core.lock();
-            if self.presence.is_gone() {
-                return false;
-            }
-            if !self.presence.leave() {
-                continue;
-            }
-            let mut effects = Vec::new();
-            // Unmaps, takes the vectors down, and turns bus mastering off: in this order no access and no interrupt
-            // meets a function that is half gone.
-            core.function.reset(&mut effects);
-            self.carry_out(&mut core, effects);
-            core.place = None;
-            return true;
+        self.presence.wait();
+        let mut core = self.core.lock();
+        if !self.presence.leave() {
+            return false;
         }
+        let mut effects = Vec::new();
+        // Unmaps, takes the vectors down, and turns bus mastering off: in this order no access and no interrupt meets a
+        // function that is half gone.
+        core.function.reset(&mut effects);
+        self.carry_out(&mut core, effects);
+        core.place = None;
+        true
     }
 }
 
@@ -141,9 +136,9 @@ impl Drop for Silent {
 /// Resets functions that are silent on a thread of their own; `others` are being reset by somebody else, and stay silent
 /// until this is done.
 fn run(silent: Silent, others: Silent) -> Resetting {
-    // However often a guest asks, nothing is begun that is under way.
     let presence = |function: &Arc<Inner>| function.presence.clone();
     let presences: Vec<_> = silent.0.iter().chain(&others.0).map(presence).collect();
+    // However often a guest asks, nothing is begun that is under way.
     if silent.0.is_empty() {
         return Resetting { thread: None, functions: presences };
     }
