@@ -213,14 +213,17 @@ impl Machine<'_> {
     }
 
     /// Waits until the guest of a VMM that was started with [`Machine::start_until`] has printed a line with `line` in it.
+    /// What it printed instead is kept with the step's output.
     pub fn await_serial_line(&mut self, line: &str, limit: Duration) -> Result<(), Failure> {
         let seconds = (limit * self.scenario().provisioned().patience()).as_secs();
         let script = format!(
             "for ((i = 0; i < {tenths}; i++)); do\n\
                if grep -q {line} /run/running.serial; then exit 0; fi\n\
-               [ -e /proc/$(</run/running.pid) ] || exit 1\n\
+               [ -e /proc/$(</run/running.pid) ] || break\n\
                sleep 0.1\n\
              done\n\
+             cat /run/running.serial\n\
+             cat /run/running.messages >&2\n\
              exit 1\n",
             tenths = seconds * 10,
             line = quote(line),
