@@ -192,7 +192,8 @@ impl Machine<'_> {
                >/run/running.serial 2>/run/running.messages &\n\
              until [ -s /run/running.pid ]; do sleep 0.1; done\n\
              pid=$(</run/running.pid)\n\
-             for ((i = 0; i < {tenths}; i++)); do\n\
+             SECONDS=0\n\
+             while ((SECONDS < {seconds})); do\n\
                if grep -q {line} /run/running.serial; then echo $pid; exit 0; fi\n\
                if [ ! -e /proc/$pid ]; then break; fi\n\
                sleep 0.1\n\
@@ -201,10 +202,10 @@ impl Machine<'_> {
              kill -9 $pid\n\
              exit 1\n",
             before = run.before,
-            tenths = self.seconds_for(run) * 10,
+            seconds = self.seconds_for(run),
             line = quote(line),
         );
-        let output = self.attempt(name, &script, self.seconds_for(run))?;
+        let output = self.attempt(name, &script, self.seconds_for(run).saturating_add(10))?;
         let pid = output.out.trim().parse().ok();
         match pid {
             Some(pid) if output.code == 0 => Ok(RunningGuest { pid }),
@@ -217,7 +218,8 @@ impl Machine<'_> {
     pub fn await_serial_line(&mut self, line: &str, limit: Duration) -> Result<(), Failure> {
         let seconds = (limit * self.scenario().provisioned().patience()).as_secs();
         let script = format!(
-            "for ((i = 0; i < {tenths}; i++)); do\n\
+            "SECONDS=0\n\
+             while ((SECONDS < {seconds})); do\n\
                if grep -q {line} /run/running.serial; then exit 0; fi\n\
                [ -e /proc/$(</run/running.pid) ] || break\n\
                sleep 0.1\n\
@@ -225,7 +227,6 @@ impl Machine<'_> {
              cat /run/running.serial\n\
              cat /run/running.messages >&2\n\
              exit 1\n",
-            tenths = seconds * 10,
             line = quote(line),
         );
         let seconds = u32::try_from(seconds + 10).unwrap_or(u32::MAX);
@@ -243,17 +244,18 @@ impl Machine<'_> {
         running: RunningGuest,
         limit: Duration,
     ) -> Result<GuestReport, Failure> {
+        let seconds = (limit * self.scenario().provisioned().patience()).as_secs();
         let script = format!(
-            "for ((i = 0; i < {tenths}; i++)); do [ ! -s /run/running.code ] || break; sleep 0.1; done\n\
+            "SECONDS=0\n\
+             while ((SECONDS < {seconds})); do [ ! -s /run/running.code ] || break; sleep 0.1; done\n\
              cat /run/running.serial\n\
              cat /run/running.messages >&2\n\
              if [ -s /run/running.code ]; then exit $(</run/running.code); fi\n\
              kill -9 {pid}\n\
              exit 124\n",
-            tenths = (limit * self.scenario().provisioned().patience()).as_secs() * 10,
             pid = running.pid,
         );
-        let seconds = u32::try_from(limit.as_secs() * 4 + 20).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(seconds + 20).unwrap_or(u32::MAX);
         let output = self.attempt(name, &script, seconds)?;
         Ok(GuestReport {
             name: name.to_owned(),

@@ -60,7 +60,7 @@ pub enum Emulator {
     #[default]
     Installed,
     /// One that has igb; the installed one, if it has. Emulates no AMD-Vi that Linux can use.
-    WithIgb,
+    Newer,
 }
 
 /// The machine before it is switched on: what it is made of.

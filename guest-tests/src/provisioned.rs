@@ -83,7 +83,7 @@ impl Provisioned {
     fn emulator(&self, emulator: Emulator) -> Result<&Qemu, Failure> {
         match emulator {
             Emulator::Installed => Ok(&self.installed_qemu),
-            Emulator::WithIgb => self
+            Emulator::Newer => self
                 .qemu_with_igb
                 .as_ref()
                 .ok_or(Failure::NotProvisioned { what: "a QEMU that has igb", command: "provision --qemu" }),

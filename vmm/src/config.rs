@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use passthru::pci::Slot;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::machine::{OnError, OnRequest};
+use crate::machine::{OnError, OnRequest, UseIommufd};
 use crate::memory::RamSize;
 use crate::port_options::PortWindow;
 use crate::slot_map::{Assignment, DeviceName};
@@ -23,12 +23,24 @@ pub struct VmFile {
     /// Kernel command line.
     pub cmdline: Option<String>,
     /// Size of the guest's memory, as `"512M"`.
-    #[serde(default, deserialize_with = "ram_size")]
+    #[serde(default, deserialize_with = "from_text")]
     pub memory: Option<RamSize>,
+    /// Reserved huge pages back the guest's memory.
+    #[serde(default)]
+    pub hugepages: bool,
     /// Processors.
     pub cpus: Option<u32>,
     /// The control socket's path.
     pub control: Option<PathBuf>,
+    /// A reset by the guest ends it.
+    #[serde(default)]
+    pub no_reboot: bool,
+    /// Functions that cannot be reset are refused.
+    #[serde(default)]
+    pub require_reset: bool,
+    /// How functions are opened: `"auto"`, `"on"`, `"off"` or `"fd:N"`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub iommufd: Option<UseIommufd>,
     /// What is done when a function fails: `"stop"`, `"log"` or `"pass"`.
     #[serde(default, deserialize_with = "from_text")]
     pub on_error: Option<OnError>,
@@ -42,7 +54,7 @@ pub struct VmFile {
     #[serde(default)]
     pub ports: Vec<u8>,
     /// Room of each root port, as `"64M,1G"`: memory below 4 GiB, and prefetchable memory.
-    #[serde(default, deserialize_with = "port_window")]
+    #[serde(default, deserialize_with = "from_text")]
     pub port_window: Option<PortWindow>,
 }
 
@@ -50,7 +62,7 @@ pub struct VmFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PciDevice {
-    /// Host function: an address, a path in sysfs, or `sim:NAME`.
+    /// Host function: an address, a path in sysfs, `fd:N`, or `sim:NAME`.
     pub path: String,
     /// Its place in the guest: `B:D:F`, `D:F` or `D`.
     #[serde(deserialize_with = "slot")]
@@ -60,14 +72,6 @@ pub struct PciDevice {
     pub port: bool,
     /// What the guest finds as its expansion ROM, instead of its own.
     pub rom: Option<PathBuf>,
-}
-
-fn ram_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RamSize>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
-}
-
-fn port_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PortWindow>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 fn from_text<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error>

@@ -5,7 +5,6 @@ use std::fmt::{self, Write as _};
 
 use passthru::attached::Attached;
 use passthru::function::pieces::{Backing, Reason};
-use passthru::pci::Slot;
 use serde::Serialize;
 
 use crate::bus::{Bus, Count, Counts, Region};
@@ -130,13 +129,8 @@ impl Stats {
             Region::Device(name) => Some(Device { name, exits: *exits }),
             Region::Bar { .. } => None,
         };
-        let slots = bus.functions();
-        let config = |slot: Slot| {
-            let index = slots.binary_search(&slot).ok()?;
-            counts.config.get(index).copied()
-        };
         let function = |function: &Attached| {
-            Function::of(function, &regions, &times, config(function.slot()).unwrap_or_default())
+            Function::of(function, &regions, &times, counts.of_function(function.slot()))
         };
         let [set_user_memory_region, set_gsi_routing] = calls;
         let set_irqs = functions.iter().map(|function| function.host().vector_calls()).sum();

@@ -61,6 +61,14 @@ impl Cf8 {
         self.address.load(Ordering::Relaxed)
     }
 
+    /// Whether CONFIG_DATA is configuration space now, and the slot of the function that it reaches, as
+    /// [`Ecam::slot`](super::ecam::Ecam::slot).
+    #[inline]
+    pub fn slot(&self) -> Option<Option<Slot>> {
+        let (place, _) = decode(self.address())?;
+        Some(self.topology.routes().slot(place))
+    }
+
     /// A 4-byte write to CONFIG_ADDRESS, for whoever gets those by another way, such as a coalesced ring.
     pub fn set_address(&self, value: u32) {
         self.address.store(value & ADDRESS_MASK, Ordering::Relaxed);

@@ -36,6 +36,13 @@ impl Ecam {
         Ecam { topology }
     }
 
+    /// The slot of the function that an access at `offset` from ECAM's start reaches, which need not be the one that
+    /// [`decode`] gives: a guest numbers the buses behind root ports itself.
+    #[inline]
+    pub fn slot(&self, offset: u64) -> Option<Slot> {
+        self.topology.routes().slot(decode(offset)?.0)
+    }
+
     /// Reads at `offset` from ECAM's start. All-ones where no function is.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         let routes = self.topology.routes();

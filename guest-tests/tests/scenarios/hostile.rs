@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use guest::pattern;
-use guest_tests::{DiskImage, Failure, GuestRun, Iommu, Machine, Plan, Scenario, expect};
+use guest_tests::{DiskImage, Emulator, Failure, GuestRun, Iommu, Machine, Plan, Scenario, expect};
 
 const MIB: u64 = 1 << 20;
 /// BAR of each shared memory; the file behind it is longer by [`BEYOND_MIB`].
@@ -16,12 +16,14 @@ const MOST_MESSAGES: usize = 64 << 10;
 
 /// A minute of attack.
 pub fn hostile_guest(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
-    attack(iommu, scenario, &[(1, 100_000), (2, 100_000)], Duration::from_secs(300))
+    attack(Plan::new(iommu), scenario, &[(1, 100_000), (2, 100_000)], Duration::from_secs(300))
 }
 
 /// Ten million accesses.
 pub fn hostile_guest_at_length(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
-    attack(iommu, scenario, &[(3, 10_000_000)], Duration::from_secs(3600))
+    let mut plan = Plan::new(iommu);
+    plan.emulator(Emulator::Newer);
+    attack(plan, scenario, &[(3, 10_000_000)], Duration::from_secs(7200))
 }
 
 /// Memory of the machine that the guest must not reach, with a pattern in it.
@@ -70,7 +72,7 @@ impl Canary {
 const KERNEL_TROUBLE: &str = "BUG:|WARNING:|Oops|general protection|Unable to handle|soft lockup|rcu_.*stall|Machine check|irq .*nobody cared";
 
 fn attack(
-    iommu: Iommu,
+    mut plan: Plan,
     scenario: &mut Scenario,
     runs: &[(u64, u64)],
     limit: Duration,
@@ -82,7 +84,6 @@ fn attack(
     let behind = Canary::new(scenario, "behind.img", 13)?;
     let content = drive.sha256_of_first(16)?;
 
-    let mut plan = Plan::new(iommu);
     let nvme = plan.nvme("4.0", &drive);
     let nic = plan.e1000e("5.0");
     let edu = plan.edu("6.0", None);

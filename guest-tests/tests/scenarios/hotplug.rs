@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use guest_tests::{Bdf, Failure, GuestRun, Iommu, Machine, Plan, RunningGuest, Scenario, expect};
+use guest_tests::{Bdf, Failure, GuestRun, Iommu, Kernel, Machine, Plan, RunningGuest, Scenario, expect};
+
+use crate::zoo;
 
 /// Where slotpass listens in the machine.
 const SOCKET: &str = "/run/slotpass.control";
@@ -163,5 +165,92 @@ pub fn errors(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     report.check("reaches@10.0.2.2")?;
     report.expect_message(&[nic.as_ref(), "the guest is told"])?;
     machine.expect_nothing_left()?;
+    machine.power_off()
+}
+
+/// A drive and a NIC come into an empty slot as one device, are used, go, come again and are used again.
+pub fn two_functions(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    two_functions_on(Kernel::Usual, "group and container", iommu, scenario)
+}
+
+/// The same where the first function that comes makes slotpass open an iommufd.
+pub fn two_functions_by_iommufd(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    two_functions_on(Kernel::Iommufd, "device file and iommufd", iommu, scenario)
+}
+
+fn two_functions_on(
+    kernel: Kernel,
+    interface: &str,
+    iommu: Iommu,
+    scenario: &mut Scenario,
+) -> Result<(), Failure> {
+    let fetched = scenario.file_to_fetch()?;
+    let image = scenario.blank_image("nvme.img", 64)?;
+    let mut plan = Plan::new(iommu);
+    plan.kernel(kernel);
+    let nvme = plan.nvme("4.0", &image);
+    let nic = plan.e1000e("5.0");
+
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&nvme, &nic])?;
+    let (drive_at, nic_at) = ("0000:01:00.0", "0000:01:00.1");
+    let used = |round: u8| {
+        format!(
+            "present@{drive_at}@{round},present@{nic_at}@{round},disk@{drive_at}@nvme,network@{nic_at}@e1000e"
+        )
+    };
+    let gone = format!("absent@{drive_at}@1,absent@{nic_at}@1");
+    let words = format!("check={},{gone},{},poweroff", used(1), used(2));
+    let log = "/run/scenario/slotpass.log";
+    let run = control(GuestRun::linux_elf(&machine, &words)).option("--port", "1").option("--log", log);
+    let waiting = |what: &str, round: u8| format!("guest: waiting for {drive_at} to {what}, round {round}");
+    let running = machine.start_until("an empty slot", &run, &waiting("come", 1))?;
+
+    let add = format!("add 1:0:0={nvme} 1:0:1={nic}");
+    let added = ctl(&mut machine, &add)?;
+    expect!(added.contains("1:0:0") && added.contains("1:0:1"), "not both are added: {added}");
+    await_line(&mut machine, &waiting("go", 1))?;
+    let program = machine.scenario().provisioned().slotpass().display().to_string();
+    for slot in ["1:0:0", "1:0:1"] {
+        let refused = machine.attempt(
+            "one of two",
+            &format!("'{program}' ctl --control {SOCKET} remove {slot}\n"),
+            60,
+        )?;
+        expect!(
+            refused.code != 0 && refused.err.contains("remove 1:0:0 1:0:1"),
+            "{slot} alone: exit code {}: {}{}",
+            refused.code,
+            refused.out,
+            refused.err
+        );
+    }
+    let listed = ctl(&mut machine, "list")?;
+    expect!(listed.matches("in use").count() == 2, "not both are in use: {listed}");
+    let removed = ctl(&mut machine, "remove 1:0:0 1:0:1 --timeout 60")?;
+    expect!(removed.matches("is removed").count() == 2, "not both are removed: {removed}");
+    await_line(&mut machine, &waiting("come", 2))?;
+    ctl(&mut machine, &add)?;
+    let report = machine.finish("until it ends", running, LIMIT)?;
+
+    report.expect_code(0)?;
+    report.expect_no_failed_check()?;
+    for check in gone.split(',') {
+        report.check(check)?;
+    }
+    // Of the drive the host has what was written last.
+    let first = report.check(&format!("disk@{drive_at}"))?;
+    let second = report.of_last_start(&waiting("come", 2));
+    for report in [&report, &second] {
+        zoo::expect_network(report, nic_at, "msix", &fetched)?;
+    }
+    zoo::expect_disk(&second, drive_at, "msix", &image)?;
+    let last = second.check(&format!("disk@{drive_at}"))?;
+    expect!(first.value("sha256")? != last.value("sha256")?, "the guest wrote the same twice");
+    expect!(first.number("interrupts")? > 0, "no MSI-X interrupt from the drive when it came first");
+    let noted = machine.command("what was noted", &format!("cat {log}; [ ! -e {SOCKET} ]"))?;
+    expect!(noted.contains(interface), "no {interface:?} in:\n{noted}");
+    machine.expect_nothing_left()?;
+    machine.give_to_drivers(&[(&nvme, "nvme"), (&nic, "e1000e")])?;
     machine.power_off()
 }

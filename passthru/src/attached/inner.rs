@@ -22,9 +22,9 @@ pub struct Inner {
     pub core: Mutex<Core>,
     pub claims: Claims,
     pub presence: Arc<Presence>,
-    /// A vector failed since the last reset of the guest, and that was said.
+    /// An interrupt failed before, and that was said. It stays so when the guest is reset, which it can be in a loop.
     pub vectors_warned: AtomicBool,
-    /// A reset failed since then, and that was said.
+    /// A reset failed before, and that was said.
     pub reset_warned: AtomicBool,
 }
 

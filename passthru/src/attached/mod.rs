@@ -9,7 +9,7 @@ mod windows;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use log::warn;
 use parking_lot::Mutex;
@@ -142,12 +142,9 @@ impl Attached {
         Attached::begin_resets([self]).wait();
     }
 
-    /// Resets functions for a guest that starts anew, and waits for that: see [`Attached::begin_resets`]. What failed
-    /// before may be said again.
+    /// Resets functions for a guest that starts anew, and waits for that: see [`Attached::begin_resets`].
     pub fn reset_all(functions: &[Attached]) {
         for function in functions {
-            function.inner.vectors_warned.store(false, Ordering::Relaxed);
-            function.inner.reset_warned.store(false, Ordering::Relaxed);
             // No vCPU runs that could begin another one.
             function.inner.presence.wait();
         }

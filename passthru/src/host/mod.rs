@@ -329,7 +329,7 @@ pub trait HostFunction: Send + Sync {
     /// and within reach of other functions' DMA where the IOMMU allows that. After an error nothing of it is there.
     fn map(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
     /// Takes away what [`HostFunction::map`] put there. When it returns, no vCPU reaches it any more. After an error it may
-    /// still be there, and the call can be made again.
+    /// still be there, or part of it, such as other functions' way to it, and the call can be made again.
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError>;
 
     /// An access to what is mapped of it would be answered: it is there, decodes memory and is in D0.

@@ -24,8 +24,8 @@ use owner::{Owner, Stuck};
 /// time.
 ///
 /// A step that fails leaves nothing that is not known here: what could not be mapped is trapped, what could not be
-/// unmapped is tried again with every further change and keeps its host function alive until then, and an address that
-/// it occupies is not mapped a second time.
+/// unmapped is tried again with every further change and keeps its host function alive until then, and what comes to an
+/// address that it occupies is trapped there.
 pub struct AddressSpace {
     memory: Arc<dyn MemoryPort>,
     state: Mutex<State>,
@@ -125,7 +125,10 @@ impl AddressSpace {
                 true,
             );
         }
-        !silent.is_empty()
+        // What could not be unmapped before is in no owner's list, and the vCPU may have met just that.
+        let before = state.stuck.len();
+        state.stuck.retain(|stuck| stuck.host.answers() || !stuck.unmap());
+        !silent.is_empty() || state.stuck.len() < before
     }
 
     fn carry_out(&self, state: &mut State, changes: Changes) {

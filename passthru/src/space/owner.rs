@@ -29,7 +29,8 @@ pub(super) struct Owner {
     trapped: Vec<(u8, Space, Range<u64>)>,
 }
 
-/// A mapping that the host failed to take away. The guest reaches it until it goes.
+/// A mapping that the host failed to take away, or took away in part. The guest, or other functions' DMA, may reach it
+/// until it goes.
 pub(super) struct Stuck {
     pub(super) host: Arc<dyn HostFunction>,
     pub(super) range: BarRange,
@@ -108,14 +109,14 @@ impl Owner {
         let mapped: Vec<(BarRange, u64)> = self.mapped.extract_if(.., |m| m.0.bar == bar).collect();
         for (range, guest) in mapped {
             if let Err(error) = self.host.unmap(range, guest) {
-                self.say(format_args!("{error}; the guest reaches it there until that succeeds"));
+                self.say(format_args!("{error}; the guest may reach it there until that succeeds"));
                 stuck.push(Stuck { host: self.host.clone(), range, guest });
             }
         }
     }
 
     /// Maps what can be mapped of a BAR. What fails is trapped there: slower, but it works.
-    pub(super) fn map(&mut self, placed: &Placed, stuck: &mut Vec<Stuck>) {
+    pub(super) fn map(&mut self, placed: &Placed, stuck: &[Stuck]) {
         self.exceptions.retain(|range, _| range.bar != placed.bar);
         let page = self.host.report().granularity.max(1);
         let mappable = |p: &&Piece| p.range.bar == placed.bar && p.backing == Backing::Mapped;
@@ -128,12 +129,9 @@ impl Owner {
             let range = BarRange { len: piece.len.next_multiple_of(page), ..piece };
             let guest = placed.range.start + range.offset;
             let there = guest..guest + range.len;
-            // What could not be unmapped is where the host has it, which may be just where it is wanted again.
-            let same = |s: &Stuck| (s.range, s.guest) == (range, guest) && Arc::ptr_eq(&s.host, &self.host);
-            if let Some(at) = stuck.iter().position(same) {
-                stuck.swap_remove(at);
-                self.mapped.push((range, guest));
-            } else if let Some(other) = stuck.iter().find(|s| s.overlaps(&there)) {
+            // Also when it is just this that could not be unmapped here: part of it may be gone, and nobody knows which.
+            // The trap answers where it is, and what is left of the mapping leads to the same registers.
+            if let Some(other) = stuck.iter().find(|s| s.overlaps(&there)) {
                 let what = format!(
                     "{}: {piece} is not mapped at {guest:#x}: {} of {} could not be unmapped there",
                     self.host.name(),

@@ -1,174 +1,14 @@
-//! A host and a VMM whose calls can be made to fail, and what is left behind then.
+//! What becomes of BARs that are placed, and what is left behind when calls fail.
 
-use std::collections::BTreeMap;
-use std::io;
+mod failing;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 
 use super::*;
 use crate::function::pieces::{Backing, Reason};
 use crate::function::test_support::report;
-use crate::host::*;
-use crate::ports::{Access, DmaRegion, PortError, PortOperation};
-
-/// What the hypervisor has: mappings and traps by address. Calls are numbered, and one of them fails, or all from one on.
-#[derive(Default)]
-struct Book {
-    mapped: BTreeMap<u64, (&'static str, BarRange)>,
-    trapped: BTreeMap<u64, Range<u64>>,
-    calls: usize,
-    fail: Option<Range<usize>>,
-}
-
-impl Book {
-    fn call(&mut self) -> io::Result<()> {
-        self.calls += 1;
-        match &self.fail {
-            Some(fail) if fail.contains(&(self.calls - 1)) => Err(io::ErrorKind::OutOfMemory.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.mapped.is_empty() && self.trapped.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct Vmm(Mutex<Book>);
-
-impl MemoryPort for Vmm {
-    unsafe fn map(&self, guest: u64, _: *mut u8, len: u64, _: Access) -> Result<(), PortError> {
-        Err(PortOperation::Map { guest, len }.failed()(io::ErrorKind::Unsupported))
-    }
-
-    fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError> {
-        Err(PortOperation::Unmap { guest, len }.failed()(io::ErrorKind::Unsupported))
-    }
-
-    fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError> {
-        let mut book = self.0.lock();
-        book.call().map_err(PortOperation::Trap.failed())?;
-        let taken = |trap: &Trap| {
-            let mut old = book.trapped.values().filter(|old| remove.iter().all(|(_, gone)| gone != *old));
-            old.any(|old| old.start < trap.range.end && trap.range.start < old.end)
-        };
-        if add.iter().any(taken) {
-            return Err(PortOperation::Trap.failed()(io::ErrorKind::AddrInUse));
-        }
-        for (_, range) in remove {
-            assert_eq!(
-                book.trapped.remove(&range.start).as_ref(),
-                Some(range),
-                "only what is trapped is taken away"
-            );
-        }
-        book.trapped.extend(add.iter().map(|trap| (trap.range.start, trap.range.clone())));
-        Ok(())
-    }
-
-    fn dma_regions(&self) -> Vec<DmaRegion> {
-        Vec::new()
-    }
-}
-
-impl BarAccess for Vmm {
-    fn bar_read(&self, _: u8, _: u64, data: &mut [u8]) {
-        data.fill(0xff);
-    }
-
-    fn bar_write(&self, _: u8, _: u64, _: &[u8]) {}
-}
-
-struct Host {
-    name: Arc<str>,
-    tag: &'static str,
-    vmm: Arc<Vmm>,
-    description: Description,
-    report: Report,
-    there: AtomicBool,
-}
-
-impl Host {
-    fn error<E: Into<Cause>>(&self, operation: Operation) -> impl FnOnce(E) -> HostError + use<E> {
-        let device = self.name.clone();
-        move |source| HostError { device, operation, source: source.into() }
-    }
-}
-
-impl HostFunction for Host {
-    fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    fn description(&self) -> &Description {
-        &self.description
-    }
-
-    fn report(&self) -> &Report {
-        &self.report
-    }
-
-    fn config_read(&self, _: u16, data: &mut [u8]) -> Result<(), HostError> {
-        data.fill(if self.there.load(Ordering::Relaxed) { 0x12 } else { 0xff });
-        Ok(())
-    }
-
-    fn config_write(&self, _: u16, _: &[u8]) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn bar_read(&self, _: u8, _: u64, _: &mut [u8]) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn bar_write(&self, _: u8, _: u64, _: &[u8]) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn map(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
-        let mut book = self.vmm.0.lock();
-        book.call().map_err(self.error(Operation::Map { range, guest }))?;
-        assert_eq!((guest | range.len | range.offset) % 0x1000, 0, "whole pages");
-        let overlaps =
-            |(at, (_, old)): (&u64, &(_, BarRange))| *at < guest + range.len && guest < at + old.len;
-        assert!(!book.mapped.iter().any(overlaps), "{range} at {guest:#x} over another mapping");
-        book.mapped.insert(guest, (self.tag, range));
-        Ok(())
-    }
-
-    fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
-        let mut book = self.vmm.0.lock();
-        book.call().map_err(self.error(Operation::Unmap { range, guest }))?;
-        assert_eq!(book.mapped.remove(&guest), Some((self.tag, range)), "only what is mapped is taken away");
-        Ok(())
-    }
-
-    fn set_vectors(&self, _: MessageKind, _: u16, _: &[VectorChange]) -> Vec<HostError> {
-        Vec::new()
-    }
-
-    fn disable_vectors(&self, _: MessageKind) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn is_pending(&self, _: MessageKind, _: u16) -> bool {
-        false
-    }
-
-    fn set_intx(&self, _: bool) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn listen(&self, _: Listener) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn reset(&self) -> Result<(), HostError> {
-        Ok(())
-    }
-}
+use crate::host::{BarRange, Description};
+use failing::{Host, Vmm};
 
 const BASE: u64 = 0xc000_0000;
 
@@ -248,7 +88,10 @@ impl Guest {
             );
         }
         known.sort_unstable();
-        let there: Vec<(u64, BarRange)> = book.mapped.iter().map(|(at, (_, range))| (*at, *range)).collect();
+        let mut there: Vec<(u64, BarRange)> =
+            book.mapped.iter().chain(&book.peers).map(|(at, (_, range))| (*at, *range)).collect();
+        there.sort_unstable();
+        there.dedup();
         assert_eq!(known, there, "no mapping that nobody knows of, and none that is not there");
     }
 
@@ -337,7 +180,7 @@ fn a_host_stays_while_the_guest_reaches_it() {
 }
 
 #[test]
-fn what_is_stuck_is_not_mapped_over_and_is_taken_back_where_it_is() {
+fn what_is_stuck_is_not_mapped_over() {
     let guest = Guest::new();
     guest.place(0, &[(0, Some(0))]);
     // Both unmaps fail, and with the next change again.
@@ -351,16 +194,57 @@ fn what_is_stuck_is_not_mapped_over_and_is_taken_back_where_it_is() {
     assert_eq!(guest.reason(1, 0), Backing::Trapped(Reason::Failed));
     guest.place(1, &[(0, None)]);
     assert!(guest.vmm.0.lock().is_empty());
+}
 
+/// The address space cannot know which side of a mapping failed to go: whatever is left, every part of the BAR is
+/// answered, and it is mapped again once the rest is gone.
+#[test]
+fn what_is_unmapped_in_part_is_trapped_when_its_bar_comes_back_there() {
+    for [hypervisor, iommu] in [[true, false], [false, true], [true, true]] {
+        let guest = Guest::new();
+        let fail = |failing: bool| {
+            let mut book = guest.vmm.0.lock();
+            let from = book.calls;
+            // Two mappings.
+            book.fail = (failing && hypervisor).then_some(from..from + 2);
+            book.peers_stay = failing && iommu;
+        };
+        guest.place(0, &[(0, Some(0))]);
+        fail(true);
+        guest.place(0, &[(0, None)]);
+        guest.check();
+        fail(true);
+        guest.place(0, &[(0, Some(0))]);
+        guest.check();
+        assert_eq!(guest.reason(0, 0), Backing::Trapped(Reason::Failed));
+        assert_eq!(guest.trapped(), [(0, 0x1000), (0x1000, 0x2000), (0x2000, 0x4000)]);
+        assert_eq!(guest.mapped().len(), if hypervisor { 2 } else { 0 });
+
+        fail(false);
+        for base in [None, Some(0)] {
+            guest.place(0, &[(0, base)]);
+            guest.check();
+        }
+        assert_eq!(guest.reason(0, 0), Backing::Mapped);
+        assert_eq!((guest.mapped().len(), guest.trapped()), (2, vec![(0x1000, 0x2000)]));
+        guest.space.remove(guest.functions[0].0);
+        assert!(guest.vmm.0.lock().is_empty());
+    }
+}
+
+#[test]
+fn what_is_stuck_goes_when_its_function_does_not_answer() {
+    let guest = Guest::new();
     guest.place(0, &[(0, Some(0))]);
     let from = guest.vmm.0.lock().calls;
     guest.vmm.0.lock().fail = Some(from..from + 2);
     guest.place(0, &[(0, None)]);
-    let from = guest.vmm.0.lock().calls;
-    guest.vmm.0.lock().fail = Some(from..from + 2);
-    guest.place(0, &[(0, Some(0))]);
-    assert_eq!(guest.reason(0, 0), Backing::Mapped);
-    guest.check();
+    assert!(!guest.space.withdraw_unanswered());
+    assert_eq!(guest.mapped().len(), 2, "it answers");
+    guest.functions[0].1.there.store(false, Ordering::Relaxed);
+    assert!(guest.space.withdraw_unanswered());
+    assert_eq!(guest.mapped(), []);
+    assert!(!guest.space.withdraw_unanswered(), "once");
 }
 
 #[test]

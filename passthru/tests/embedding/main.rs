@@ -7,6 +7,7 @@ mod attach;
 mod hostile_guest;
 mod intx;
 mod kernel_delivered;
+mod log_lines;
 mod racing;
 mod reset;
 mod rom;

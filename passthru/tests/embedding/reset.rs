@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 
+use crate::log_lines;
 use crate::vmm::Vmm;
+use log::Level;
 use passthru::attached::{Attached, Fresh};
 use passthru::function::Shape;
 use passthru::host::simulated::SimulatedFunction;
@@ -82,7 +84,8 @@ impl HostFunction for Slow {
     }
 
     fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
-        self.inside.set_vectors(kind, count, changes)
+        let errors = self.inside.set_vectors(kind, count, changes);
+        errors.into_iter().map(|error| HostError { device: self.name.clone(), ..error }).collect()
     }
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {
@@ -248,4 +251,28 @@ fn functions_that_can_only_be_reset_together_are_reset_once_and_not_by_themselve
     Attached::detach_all(functions);
     assert_eq!(resets(), 3);
     assert!(vmm.is_empty());
+}
+
+#[test]
+fn a_guest_that_is_reset_in_a_loop_is_warned_of_once() {
+    const BAR4: u64 = BAR0 + 0x10_0000;
+    log_lines::keep();
+    let vmm = Vmm::new();
+    vmm.book().gsis = 0;
+    // It cannot be reset: the other one is not this guest's.
+    let with = ResetMethod::BusWith([Arc::from("elsewhere")].into());
+    let (host, _handle) = slow(&vmm, Slot::new(0, 8, 0).unwrap(), "rebooting", with);
+    let functions = [put(&vmm, Fresh::one(host).unwrap(), 0)];
+    for _ in 0..5 {
+        functions[0].assign(4, BAR4);
+        functions[0].config().config_write(0x04, &[0x06, 0x00]);
+        functions[0].config().config_write(0x72, &[0, 0x80]);
+        vmm.write(BAR4, &0xfee0_0000u64.to_le_bytes());
+        vmm.write(BAR4 + 12, &[0; 4]);
+        Attached::reset_all(&functions);
+    }
+    let kinds =
+        [&["rebooting", "vector 0"][..], &["rebooting", "stays silent"], &["as it left it", "rebooting"]];
+    assert_eq!(kinds.map(|texts| log_lines::count(Level::Warn, texts)), [1, 1, 1]);
+    assert!(log_lines::count(Level::Debug, kinds[0]) >= 5);
 }

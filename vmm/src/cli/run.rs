@@ -23,7 +23,7 @@ use crate::slot_map::Assignment;
 /// The guest's serial port is stdin and stdout; everything slotpass itself says goes to stderr.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A VM's description in JSON; options given beside it count more, and slots are added
+    /// A VM's description in JSON; options given beside it count more, and slots and ports are added
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Linux bzImage, PVH ELF or multiboot 1 image
@@ -65,9 +65,9 @@ pub struct Arguments {
     #[arg(long)]
     require_reset: bool,
     /// Opens functions by device file and iommufd, not by group: auto (where the kernel has it), on, off, or fd:N, an
-    /// open /dev/iommu
-    #[arg(long, value_name = "WHICH", default_value = "auto")]
-    iommufd: UseIommufd,
+    /// open /dev/iommu [default: auto]
+    #[arg(long, value_name = "WHICH")]
+    iommufd: Option<UseIommufd>,
     /// Lets `slotpass ctl` list, add and remove functions while the guest runs, by a Unix socket of this name
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
@@ -174,7 +174,10 @@ impl Arguments {
             image: Image::Files { kernel, initrd: self.initrd.or(file.initrd) },
             command_line: self.cmdline.or(file.cmdline).unwrap_or_default(),
             memory: self.memory.or(file.memory).unwrap_or_default(),
-            backing: if self.hugepages { Backing::ReservedHugePages } else { Backing::Transparent },
+            backing: match self.hugepages || file.hugepages {
+                true => Backing::ReservedHugePages,
+                false => Backing::Transparent,
+            },
             cpus,
             assignments,
             ports,
@@ -183,9 +186,9 @@ impl Arguments {
                 request: self.on_request.or(file.on_request).unwrap_or_default(),
             },
             control: self.control.or(file.control),
-            require_reset: self.require_reset,
-            iommufd: self.iommufd,
-            no_reboot: self.no_reboot,
+            require_reset: self.require_reset || file.require_reset,
+            iommufd: self.iommufd.or(file.iommufd).unwrap_or_default(),
+            no_reboot: self.no_reboot || file.no_reboot,
             page_times: self.stats.is_some(),
         })
     }
@@ -294,3 +297,6 @@ fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
     builder.init();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit;
-use crate::show::{ShowError, Shown};
+use crate::show::{ShowError, Shown, Stands};
 use crate::slot_map::DeviceName;
 
 /// Shows what a guest would see of a function, beside what the host has
@@ -18,6 +18,9 @@ pub struct Arguments {
     /// An address (0000:01:00.0), a path in sysfs, or sim:NAME
     #[arg(value_name = "DEVICE")]
     device: String,
+    /// As a guest sees it behind a root port (--slot 1:0:0=DEVICE,port), not on a root bus
+    #[arg(long)]
+    port: bool,
     /// Only the capabilities and registers that differ, and why
     #[arg(long)]
     diff: bool,
@@ -28,7 +31,8 @@ pub struct Arguments {
 
 /// Shows it on stdout.
 pub fn show(arguments: &Arguments) -> ExitCode {
-    let shown = match Shown::of(&DeviceName::from(arguments.device.as_str())) {
+    let stands = if arguments.port { Stands::BehindPort } else { Stands::RootBus };
+    let shown = match Shown::of(&DeviceName::from(arguments.device.as_str()), stands) {
         Ok(shown) => shown,
         Err(error) => return failed(&error),
     };

@@ -1,14 +1,15 @@
 //! The socket's file: made as a whole with its permissions, and gone with the machine.
 
-use std::fs::{self, DirBuilder, Metadata, Permissions, TryLockError};
+use std::fs::{self, Metadata, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use log::debug;
+use vmm_sys_util::tempdir::TempDir;
 
 use super::path::Folder;
 
@@ -72,12 +73,12 @@ impl SocketFile {
                 Err(error) => return Err(failed("connect to the one that is there")(error)),
             },
         }
-        // In a folder of its own, which nobody else can enter, until it listens and has its permissions.
-        let inside = folder.path(format!(".slotpass-{}", std::process::id()));
-        let _ = fs::remove_dir(&inside);
-        DirBuilder::new().mode(0o700).create(&inside).map_err(failed("making a folder beside it"))?;
-        let made = listen(&inside.join("control"), &place);
-        let _ = fs::remove_dir(&inside);
+        // In a folder of its own, which nobody else can enter, until it listens and has its permissions. Its name is a new
+        // one each time (mkdtemp), so one that somebody who was killed has left is in nobody's way.
+        let inside = TempDir::new_with_prefix(folder.path(".slotpass-"))
+            .map_err(|error| failed("making a folder beside it")(error.into()))?;
+        let made = listen(&inside.as_path().join("control"), &place);
+        drop(inside);
         let (listener, metadata) = made.map_err(failed("listen"))?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(SocketFile { path, listener, identity: identity(&metadata) })
@@ -165,6 +166,20 @@ mod tests {
         drop(second);
         assert!(matches!(SocketFile::make(&path), Err(SocketError::NoSocket { .. })));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        // The same process id comes again.
+        let left = folder.path().join(format!(".slotpass-{}", std::process::id()));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("control"), "").unwrap();
+        let path = folder.path().join("c");
+        let socket = SocketFile::make(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(socket);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "what was left, and nothing else");
     }
 
     #[test]

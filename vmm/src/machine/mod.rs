@@ -1,5 +1,7 @@
 //! A virtual machine from power-on to its end.
 
+mod address_ranges;
+mod description;
 mod error;
 mod events;
 mod functions;
@@ -8,23 +10,25 @@ mod hotplug;
 mod platform;
 mod root_ports;
 mod serial_console;
+#[cfg(test)]
+mod tests;
 mod vcpu_threads;
 
-use std::ops::{Deref, Range};
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use devices::pci::windows::Available;
 use log::{debug, info};
 use passthru::attached::Attached;
 use passthru::ports::Ports;
 use passthru::space::AddressSpace;
 
+pub use description::{Description, Image, MOST_CPUS, Outcome};
 pub use error::MachineError;
 use error::process;
 pub use events::{EventPolicy, OnError, OnRequest};
+pub use functions::BEHIND_PORT;
 use functions::Functions;
 use hosts::Hosts;
 pub use hosts::UseIommufd;
@@ -47,75 +51,11 @@ use crate::kvm::interrupts::{KvmInterrupts, intx_gsi};
 use crate::kvm::memory::KvmMemory;
 use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
-use crate::memory::{self, Backing, RamSize};
-use crate::port_options::PortOptions;
+use crate::limits;
+use crate::memory;
 use crate::signals::{self, Signals};
-use crate::slot_map::{Assignment, SlotMap};
+use crate::slot_map::SlotMap;
 use crate::stats::Stats;
-use crate::{layout, limits};
-
-/// Most processors. Interrupt messages and I/O APIC entries have 8 bits for the local APIC's id (Intel SDM vol. 3A
-/// §12.11.1), of which 255 is all of them; KVM takes longer ids only when `KVM_CAP_X2APIC_API` is set up.
-pub const MOST_CPUS: u32 = 254;
-
-/// What a guest is booted from.
-#[derive(Clone, Debug)]
-pub enum Image {
-    /// Files of this host.
-    Files {
-        /// Kernel.
-        kernel: PathBuf,
-        /// Initial RAM disk.
-        initrd: Option<PathBuf>,
-    },
-    /// Part of this program.
-    Embedded {
-        /// For messages.
-        name: &'static str,
-        /// An ELF image.
-        bytes: &'static [u8],
-    },
-}
-
-/// What a machine is to be.
-#[derive(Clone, Debug)]
-pub struct Description {
-    /// What it boots.
-    pub image: Image,
-    /// Kernel command line.
-    pub command_line: String,
-    /// Size of its memory.
-    pub memory: RamSize,
-    /// What backs it.
-    pub backing: Backing,
-    /// Processors, 1 to [`MOST_CPUS`].
-    pub cpus: u32,
-    /// Which device goes where.
-    pub assignments: Vec<Assignment>,
-    /// Root ports beside those that the assignments ask for, and their room.
-    pub ports: PortOptions,
-    /// Refuse functions that cannot be reset.
-    pub require_reset: bool,
-    /// How functions of this host are opened.
-    pub iommufd: UseIommufd,
-    /// A reset by the guest ends it.
-    pub no_reboot: bool,
-    /// What is done about what hosts tell of functions.
-    pub events: EventPolicy,
-    /// Where the control socket is to be.
-    pub control: Option<PathBuf>,
-    /// Take the time of accesses to trapped pages, for [`Outcome::stats`].
-    pub page_times: bool,
-}
-
-/// How a guest ended, and what it did.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Why it ended.
-    pub stop: Stop,
-    /// What was counted.
-    pub stats: Stats,
-}
 
 /// The machine's bus, which lets go of everybody at its end: the decoders of configuration space on it hold the
 /// functions, these their hosts, these the guest's memory, and that the bus. Without this nobody of them would go.
@@ -176,31 +116,6 @@ pub fn run(description: &Description) -> Result<Outcome, MachineError> {
     }
 }
 
-/// The range that AMD processors reserve for HyperTransport: no IOMMU maps it (AMD I/O Virtualization Technology
-/// 48882 §2.1.2).
-const HYPERTRANSPORT: Range<u64> = 0xfd_0000_0000..0x100_0000_0000;
-
-fn ram_end(size: RamSize) -> u64 {
-    let high = size.bytes().saturating_sub(layout::LOW_RAM_END);
-    if high == 0 { size.bytes() } else { layout::HIGH_RAM_START + high }
-}
-
-/// Addresses that the host bridges may have, for this much memory and processors of this width.
-fn available(ram_end: u64, address_bits: u32) -> Available {
-    // Close behind the RAM rather than at the top: an IOMMU of 39 bits still reaches BARs there.
-    let start = ram_end.max(layout::HIGH_RAM_START).next_multiple_of(1 << 30);
-    let mut end = 1u64 << address_bits.clamp(32, 46);
-    if start < HYPERTRANSPORT.start {
-        end = end.min(HYPERTRANSPORT.start);
-    }
-    Available {
-        memory32: layout::WINDOW32,
-        memory64: start..end.max(start),
-        io: layout::WINDOW_IO,
-        excluded: vec![HYPERTRANSPORT],
-    }
-}
-
 impl Machine {
     fn new(description: &Description) -> Result<Machine, MachineError> {
         // From the cheap to the dear: whatever is wrong with the description is said before a device is touched.
@@ -215,8 +130,8 @@ impl Machine {
             return Err(MachineError::Cpus { wanted: description.cpus, most });
         }
         let template = Template::new(vm.kvm(), description.cpus)?;
-        let ram_end = ram_end(description.memory);
-        let available = available(ram_end, template.address_bits());
+        let ram_end = address_ranges::ram_end(description.memory);
+        let available = address_ranges::available(ram_end, template.address_bits());
         let map = SlotMap::check(&description.assignments, &description.ports, &available)
             .map_err(MachineError::SlotMap)?;
         // Before a device is touched: another machine may have this path.
@@ -321,8 +236,7 @@ impl Machine {
 
     /// Places the BARs, loads kernel and tables, and points the first vCPU at the kernel.
     fn boot(&mut self) -> Result<(), MachineError> {
-        self.root_ports.place(&self.map.plan);
-        functions::place(&self.functions, &self.map.plan, &self.hotplug.later().lock());
+        self.root_ports.place(&self.map.plan, self.hotplug.later());
         let entry = self.kernel.load(self.memory.ram(), self.tables.rsdp())?;
         self.tables.write(self.memory.ram())?;
         if let Some(first) = self.vcpus.first() {
@@ -408,98 +322,5 @@ impl Drop for Machine {
         let functions = std::mem::take(&mut *self.functions.lock());
         info!("detaching {} functions", functions.len());
         Attached::detach_all(functions);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::control_socket::protocol::Command;
-
-    fn description(slots: &[&str]) -> Description {
-        Description {
-            image: Image::Embedded { name: "demo", bytes: guest::DEMO },
-            command_line: String::new(),
-            memory: "64M".parse().unwrap(),
-            backing: Backing::Transparent,
-            cpus: 2,
-            assignments: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
-            ports: PortOptions { empty: vec![2], ..PortOptions::default() },
-            require_reset: false,
-            iommufd: UseIommufd::Auto,
-            no_reboot: true,
-            events: EventPolicy::default(),
-            control: None,
-            page_times: false,
-        }
-    }
-
-    /// Machines need KVM; without it a test says that it did nothing.
-    fn has_kvm(test: &str) -> bool {
-        let kvm = Vm::new();
-        if let Err(error) = &kvm {
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {error}");
-        }
-        kvm.is_ok()
-    }
-
-    #[test]
-    fn nothing_of_a_machine_is_left_when_it_is_dropped() {
-        if !has_kvm("nothing_of_a_machine_is_left_when_it_is_dropped") {
-            return;
-        }
-        let mut machine = Machine::new(&description(&["0:8:0=sim:demo", "1:0:0=sim:demo,port"])).unwrap();
-        machine.boot().unwrap();
-        let bus = Arc::downgrade(&machine.bus);
-        let memory = Arc::downgrade(&machine.memory);
-        let interrupts = Arc::downgrade(&machine.interrupts);
-        let hosts: Vec<_> = machine.functions.lock().iter().map(|f| Arc::downgrade(f.host())).collect();
-        assert_eq!((hosts.len(), memory.strong_count() > 1), (2, true));
-        drop(machine);
-        assert_eq!(hosts.iter().map(|host| host.strong_count()).collect::<Vec<_>>(), [0, 0]);
-        assert_eq!([bus.strong_count(), memory.strong_count(), interrupts.strong_count()], [0; 3]);
-    }
-
-    #[test]
-    fn what_is_plugged_in_has_addresses_after_a_reset_and_is_closed_when_it_is_taken() {
-        if !has_kvm("what_is_plugged_in_has_addresses_after_a_reset_and_is_closed_when_it_is_taken") {
-            return;
-        }
-        let mut machine = Machine::new(&description(&["1:0:0=sim:demo,port"])).unwrap();
-        machine.boot().unwrap();
-        let bar_0 = |machine: &Machine| {
-            let mut data = [0; 4];
-            let functions = machine.functions.lock();
-            let function = functions.iter().find(|function| function.slot().bus() == 2).unwrap();
-            function.config().config_read(0x10, &mut data);
-            u32::from_le_bytes(data) & !0xf
-        };
-        let functions = vec!["2:0:0=sim:demo".parse().unwrap()];
-        machine.hotplug.ask(Command::Add { functions }).unwrap();
-        assert_eq!(bar_0(&machine), 0);
-        machine.reset().unwrap();
-        machine.boot().unwrap();
-        let window = machine.map.plan.ports()[1].1.memory.clone().unwrap();
-        assert!(window.contains(&u64::from(bar_0(&machine))), "{:#x}", bar_0(&machine));
-
-        let host = Arc::downgrade(machine.functions.lock()[1].host());
-        let slots = vec!["2:0:0".parse().unwrap()];
-        machine.hotplug.ask(Command::Remove { slots, force: true, timeout: Duration::ZERO }).unwrap();
-        assert_eq!((host.strong_count(), machine.functions.lock().len()), (0, 1));
-    }
-
-    #[test]
-    fn the_64_bit_window_is_behind_the_ram_and_within_the_processors_reach() {
-        for (ram_end, bits, start, end) in [
-            (256 << 20, 40, 1 << 32, 0xfd_0000_0000),
-            (0x1_4000_0000, 39, 0x1_4000_0000, 1 << 39),
-            (0x1_4010_0000, 52, 0x1_8000_0000, 0xfd_0000_0000),
-            (0x101_0000_0000, 52, 0x101_0000_0000, 1 << 46),
-            (1 << 32, 32, 1 << 32, 1 << 32),
-        ] {
-            assert_eq!(available(ram_end, bits).memory64, start..end);
-        }
     }
 }

@@ -73,7 +73,6 @@ impl Platform {
         let reset = ResetPort::acpi(layout::RESET_VALUE, events.clone());
         add("reset", layout::RESET_PORT, 1, Arc::new(reset))?;
 
-        bus.set_functions(topology.slots());
         let cf8 = Arc::new(Cf8::new(topology.clone(), events));
         platform.ports.push(cf8.clone());
         let start = u64::from(layout::CONFIG_ADDRESS_PORT);

@@ -11,16 +11,19 @@ use devices::pci::windows::Plan;
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
 use log::debug;
+use parking_lot::Mutex;
 use passthru::attached::Attached;
 use passthru::ports::MsiMessage;
 use passthru::space::layout::Windows;
 
-use super::functions::{Functions, windows_of};
+use super::functions::{self, Functions, windows_of};
+use super::hotplug::LaterBars;
 use crate::slot_map::SlotMap;
 
-/// Told when the guest turns the power of the slot behind the port of a bus on or off. Called on a vCPU's thread in the
-/// middle of an access, with the port locked: it must not call back into [`RootPorts`], but hand over to another thread.
-pub type PowerSink = Box<dyn Fn(u8, bool) + Send + Sync>;
+/// Told when the guest lets cards be put into the slot behind the port of a bus and be taken out of it, or no longer.
+/// Called on a vCPU's thread in the middle of an access, with the port locked: it must not call back into [`RootPorts`],
+/// but hand over to another thread.
+pub type ExchangeSink = Box<dyn Fn(u8) + Send + Sync>;
 
 /// All root ports, by the bus behind each.
 ///
@@ -29,6 +32,9 @@ pub type PowerSink = Box<dyn Fn(u8, bool) + Send + Sync>;
 pub struct RootPorts {
     ports: BTreeMap<u8, Arc<RootPort>>,
     reach: Arc<Reach>,
+    /// Held while a card comes or goes, and while the guest's firmware would look at the slots: what it finds in them is
+    /// whole. Taken before a port's lock.
+    exchange: Mutex<()>,
 }
 
 /// What a port's events reach.
@@ -38,7 +44,7 @@ struct Reach {
     functions: Arc<Functions>,
     /// Windows of bus 0's host bridge: nothing behind its ports answers outside them, wherever the guest has the ports'.
     root: Windows,
-    power: OnceLock<PowerSink>,
+    exchange: OnceLock<ExchangeSink>,
     vm: Arc<VmFd>,
 }
 
@@ -46,13 +52,13 @@ impl RootPorts {
     /// The ports of a slot map, with empty slots, whose interrupts go to `vm`.
     pub fn new(map: &SlotMap, functions: Arc<Functions>, vm: Arc<VmFd>) -> RootPorts {
         let root = windows_of(&map.plan, 0);
-        let (topology, power) = (OnceLock::new(), OnceLock::new());
-        let reach = Arc::new(Reach { topology, functions, root, power, vm });
+        let (topology, exchange) = (OnceLock::new(), OnceLock::new());
+        let reach = Arc::new(Reach { topology, functions, root, exchange, vm });
         let port = |bus| {
             let reach = reach.clone();
             (bus, Arc::new(RootPort::new(bus, Box::new(move |event| reach.carry_out(bus, event)))))
         };
-        RootPorts { ports: map.ports.iter().map(port).collect(), reach }
+        RootPorts { ports: map.ports.iter().map(port).collect(), reach, exchange: Mutex::new(()) }
     }
 
     /// Says where lookups go; before the guest starts.
@@ -60,9 +66,9 @@ impl RootPorts {
         let _ = self.reach.topology.set(Arc::downgrade(topology));
     }
 
-    /// Says who is told of slots' power; once, before the guest starts.
-    pub fn on_power(&self, sink: PowerSink) {
-        let _ = self.reach.power.set(sink);
+    /// Says who is told when cards may come and go; once, before the guest starts.
+    pub fn on_exchange(&self, sink: ExchangeSink) {
+        let _ = self.reach.exchange.set(sink);
     }
 
     /// The ports, by the bus behind each.
@@ -82,9 +88,10 @@ impl RootPorts {
         }
     }
 
-    /// Gives the ports bus numbers and the planned windows, as firmware would, and the slots those cards that the
-    /// functions are.
-    pub fn place(&self, plan: &Plan) {
+    /// What firmware would do before the guest starts: gives the ports bus numbers and the planned windows, the slots
+    /// those cards that the functions are, and the functions their addresses, by [`functions::place`].
+    pub fn place(&self, plan: &Plan, later: &LaterBars) {
+        let _whole = self.exchange.lock();
         let full = self.reach.functions.buses();
         for (bus, windows) in plan.ports() {
             let Some(port) = self.ports.get(bus) else { continue };
@@ -92,11 +99,13 @@ impl RootPorts {
             port.reset();
             port.preset(*bus, windows);
         }
+        functions::place(&self.reach.functions, plan, &later.lock());
     }
 
     /// Puts a card into the slot of `bus`: functions that were attached with [`Windows::default`], on device 0 of the
     /// bus. From here on the guest may turn the slot's power on and use them; it is told.
     pub fn insert(&self, bus: u8, card: Vec<Attached>) -> Result<(), PlugError> {
+        let _whole = self.exchange.lock();
         let topology = self.topology();
         let mut plugged = Vec::new();
         for function in &card {
@@ -117,6 +126,7 @@ impl RootPorts {
     /// Takes the card out of the slot of `bus`, whether the guest has let go of it or not, and gives its functions back,
     /// to be detached. The guest no longer reaches them, and is told that they are gone.
     pub fn remove(&self, bus: u8) -> Vec<Attached> {
+        let _whole = self.exchange.lock();
         if let Some(port) = self.ports.get(&bus) {
             port.set_present(false);
         }
@@ -150,9 +160,9 @@ impl Reach {
                 // Not waited for: they answer nothing until they are done.
                 drop(Attached::begin_resets(functions));
             }),
-            PortEvent::Power(on) => {
-                if let Some(sink) = self.power.get() {
-                    sink(bus, on);
+            PortEvent::Exchange(_) => {
+                if let Some(sink) = self.exchange.get() {
+                    sink(bus);
                 }
             }
             PortEvent::Interrupt(message) => self.interrupt(bus, message),

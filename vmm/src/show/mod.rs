@@ -6,6 +6,7 @@ mod fields;
 mod meaning;
 mod names;
 mod quirks;
+mod refused;
 mod registers;
 mod subject;
 mod text;
@@ -17,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 
 use passthru::function::pieces::{Backing, Reason};
-use passthru::function::{Function, FunctionError, Shape};
+use passthru::function::{Function, FunctionError, Place as Standing, Shape};
 use passthru::host::BarRange;
 use passthru::host::simulated::SimulatedError;
 use passthru::host::vfio::OpenError;
@@ -28,8 +29,10 @@ use passthru::pci::capability::{
 use passthru::pci::registers::{DEVICE_ID, REVISION_ID, VENDOR_ID, capability_id};
 use serde::Serialize;
 
+use crate::machine::BEHIND_PORT;
 use crate::slot_map::DeviceName;
 use crate::wording;
+use refused::Refused;
 pub use registers::{Access, Register};
 use registers::{Comparison, lists};
 pub use subject::{Group, Member};
@@ -75,11 +78,13 @@ pub struct Shown {
     schema: u32,
     version: &'static str,
     device: String,
+    stands: Stands,
     identity: Identity,
     driver: Option<String>,
     config_bytes: usize,
     notes: Vec<String>,
     problems: Vec<String>,
+    refused: Vec<Refused>,
     bars: Vec<Bar>,
     interrupts: Interrupts,
     reset: Reset,
@@ -87,6 +92,25 @@ pub struct Shown {
     quirks: Vec<String>,
     capabilities: Vec<Capability>,
     registers: Vec<Register>,
+}
+
+/// Where in the guest a function is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stands {
+    /// On a root bus, as an integrated endpoint.
+    RootBus,
+    /// Behind a root port, with a link to it.
+    BehindPort,
+}
+
+impl From<Stands> for Standing {
+    fn from(stands: Stands) -> Standing {
+        match stands {
+            Stands::RootBus => Standing::RootBus,
+            Stands::BehindPort => BEHIND_PORT,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -184,13 +208,14 @@ struct Capability {
 }
 
 impl Shown {
-    /// What a guest would see of the function that a user names so.
-    pub fn of(device: &DeviceName) -> Result<Shown, ShowError> {
-        Shown::new(Subject::find(device)?)
+    /// What a guest would see of the function that a user names so, where it would stand.
+    pub fn of(device: &DeviceName, stands: Stands) -> Result<Shown, ShowError> {
+        Shown::new(Subject::find(device)?, stands)
     }
 
-    fn new(subject: Subject) -> Result<Shown, ShowError> {
-        let (function, problems) = Function::new(&subject.description, &subject.report, Shape::default())
+    fn new(subject: Subject, stands: Stands) -> Result<Shown, ShowError> {
+        let shape = Shape { place: stands.into(), ..Shape::default() };
+        let (function, problems) = Function::new(&subject.description, &subject.report, shape)
             .map_err(|error| ShowError::Function { device: subject.name.clone(), error })?;
         let physical = subject.physical.as_slice();
         let comparison = Comparison::new(physical, &function);
@@ -212,7 +237,9 @@ impl Shown {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             config_bytes: physical.len(),
+            stands,
             problems: problems.iter().map(ToString::to_string).collect(),
+            refused: refused::of(&subject.name, identity.vendor, identity.class),
             bars: bars(&subject, &function),
             interrupts: interrupts(&subject, &function, &guest, &list),
             reset: Reset {

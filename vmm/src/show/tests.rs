@@ -67,7 +67,11 @@ impl Host {
     }
 
     fn shown(&self) -> Shown {
-        Shown::new(Subject::host(&self.name, &self.directory()).unwrap()).unwrap()
+        self.shown_in(Stands::RootBus)
+    }
+
+    fn shown_in(&self, stands: Stands) -> Shown {
+        Shown::new(Subject::host(&self.name, &self.directory()).unwrap(), stands).unwrap()
     }
 }
 
@@ -91,9 +95,76 @@ fn kept_functions_are_shown_as_before() {
         expect_text(&format!("{name}.txt"), &shown.text(false).to_string());
         expect_text(&format!("{name}.diff.txt"), &shown.text(true).to_string());
     }
-    let shown = Shown::of(&DeviceName::from("sim:demo")).unwrap();
+    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::RootBus).unwrap();
     expect_text("demo.txt", &shown.text(false).to_string());
     expect_text("demo.diff.txt", &shown.text(true).to_string());
+}
+
+#[test]
+fn kept_functions_behind_a_port() {
+    for name in ["nvme", "e1000e"] {
+        let shown = Host::kept(name).shown_in(Stands::BehindPort);
+        expect_text(&format!("{name}.port.txt"), &shown.text(false).to_string());
+        expect_text(&format!("{name}.port.diff.txt"), &shown.text(true).to_string());
+    }
+    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::BehindPort).unwrap();
+    expect_text("demo.port.diff.txt", &shown.text(true).to_string());
+}
+
+/// A function's own link, trained to what both ends can do, without power management, which would be the host's. One that
+/// is integrated in the host has none of its own and gets one like the port's.
+#[test]
+fn a_link_is_shown_behind_a_port_only() {
+    let link = |shown: &Shown| {
+        let named = |name| shown.registers.iter().find(|register| register.name == Some(name)).unwrap();
+        ["Link Capabilities", "Link Status"].map(|name| named(name).guest_meaning.clone().unwrap())
+    };
+    let demo = |stands| Shown::of(&DeviceName::from("sim:demo"), stands).unwrap();
+    let nvme = Host::kept("nvme");
+    for (shown, stands, wanted) in [
+        (demo(Stands::RootBus), "root_bus", ["no link", "no link"]),
+        (demo(Stands::BehindPort), "behind_port", ["2.5 GT/s, x1, no ASPM", "2.5 GT/s, x1"]),
+        (nvme.shown(), "root_bus", ["no link", "no link"]),
+        (nvme.shown_in(Stands::BehindPort), "behind_port", ["16 GT/s, x16, no ASPM", "16 GT/s, x16"]),
+    ] {
+        assert_eq!(link(&shown), wanted, "{} {stands}", shown.device);
+        assert_eq!(serde_json::to_value(&shown).unwrap()["stands"], stands);
+    }
+}
+
+#[test]
+fn what_no_guest_gets_of_graphics_is_said_with_the_reason() {
+    let graphics = |name: &str, ids: [u8; 4], class: [u8; 3]| {
+        let mut config = vec![0; 256];
+        config[..4].copy_from_slice(&ids);
+        config[9..12].copy_from_slice(&class);
+        Host::new(name, &config)
+    };
+    let intel = [0x86, 0x80, 0x80, 0x46];
+    let (vga, other, network) = ([0, 0, 3], [0, 0x80, 3], [0, 0, 2]);
+    for (name, ids, class, refused) in [
+        ("0000:00:02.0", intel, vga, &["function", "vga_ranges"][..]),
+        ("0000:00:02.0", intel, other, &["function"]),
+        ("0000:00:02.1", intel, vga, &["vga_ranges"]),
+        ("0000:00:02.0", [0x34, 0x12, 0x11, 0x11], vga, &["vga_ranges"]),
+        ("0000:00:02.0", intel, network, &[]),
+    ] {
+        let shown = graphics(name, ids, class).shown();
+        let json = serde_json::to_value(&shown).unwrap();
+        let told: Vec<&str> = json["refused"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|refused| refused["what"].as_str().unwrap())
+            .collect();
+        assert_eq!(told, refused, "{name} {ids:x?} {class:x?}");
+        for diff in [true, false] {
+            let text = shown.text(diff).to_string();
+            assert_eq!(text.contains("refused: it is Intel's"), refused.contains(&"function"), "{text}");
+            let ranges = "refused: the legacy VGA ranges (0xa0000 to 0xbffff";
+            assert_eq!(text.contains(ranges), refused.contains(&"vga_ranges"), "{text}");
+        }
+    }
 }
 
 /// An endpoint with a capability of each kind that a guest must not see.
@@ -216,7 +287,7 @@ fn what_cannot_be_a_guests_is_an_error_that_names_it() {
         [(vec![0xff; 256], "does not answer"), (bridge, "bridge"), (Vec::new(), "0000:00:06.0")]
     {
         let host = Host::new("0000:00:06.0", &config);
-        match Subject::host(&host.name, &host.directory()).map(Shown::new) {
+        match Subject::host(&host.name, &host.directory()).map(|it| Shown::new(it, Stands::RootBus)) {
             Ok(Err(error)) => {
                 let error = error.to_string();
                 assert!(error.starts_with("0000:00:06.0: ") && error.contains(part), "{error}");
@@ -235,7 +306,7 @@ fn what_cannot_be_a_guests_is_an_error_that_names_it() {
 #[test]
 fn any_bytes_can_be_shown() {
     let mut state = 1u32;
-    for _ in 0..40 {
+    for round in 0..40 {
         let config: Vec<u8> = (0..4096)
             .map(|at| {
                 // Numerical Recipes' generator.
@@ -244,7 +315,9 @@ fn any_bytes_can_be_shown() {
             })
             .collect();
         let host = Host::new("0000:00:06.0", &config);
-        let Ok(shown) = Shown::new(Subject::host(&host.name, &host.directory()).unwrap()) else { continue };
+        let stands = if round < 20 { Stands::RootBus } else { Stands::BehindPort };
+        let subject = Subject::host(&host.name, &host.directory()).unwrap();
+        let Ok(shown) = Shown::new(subject, stands) else { continue };
         let (text, diff) = (shown.text(false).to_string(), shown.text(true).to_string());
         assert!(diff.lines().count() <= text.lines().count() + 10, "{diff}");
         serde_json::to_string(&shown).unwrap();

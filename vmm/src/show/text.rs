@@ -4,7 +4,7 @@ use std::fmt::{self, Formatter};
 
 use passthru::pci::registers::CONVENTIONAL_SIZE;
 
-use super::{Access, Bar, Capability, Interrupts, Register, Shown, Vectors};
+use super::{Access, Bar, Capability, Interrupts, Register, Shown, Stands, Vectors};
 use crate::wording;
 
 /// Everything, or only what differs between the function and the guest's view of it.
@@ -72,6 +72,12 @@ fn identity(f: &mut Formatter<'_>, shown: &Shown) -> fmt::Result {
         id.subsystem,
         id.revision
     )?;
+    if shown.stands == Stands::BehindPort {
+        writeln!(f, "  as the guest sees it behind a root port")?;
+    }
+    for refused in &shown.refused {
+        writeln!(f, "  refused: {}", refused.why)?;
+    }
     for problem in &shown.problems {
         writeln!(f, "  problem: {problem}")?;
     }
@@ -220,7 +226,9 @@ fn register_row(f: &mut Formatter<'_>, register: &Register, access: &[Access]) -
     let access: Vec<&str> = access.iter().map(|access| access.word()).collect();
     let what = match register.reason.as_slice() {
         // Of what is gone only what it was tells something.
-        [Access::Hidden] => register.physical_meaning.clone().unwrap_or_default(),
+        [Access::Hidden] if register.guest.chars().all(|digit| matches!(digit, '0' | 'x')) => {
+            register.physical_meaning.clone().unwrap_or_default()
+        }
         _ => change(&register.physical_meaning, &register.guest_meaning),
     };
     line(f, &format!("  {name:<36} {physical:<12} {guest:<12} {:<28} {what}", access.join(", ")))

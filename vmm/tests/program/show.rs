@@ -42,6 +42,15 @@ fn only_what_differs() {
 }
 
 #[test]
+fn behind_a_root_port_there_is_a_link() {
+    let ended = show("--port --diff sim:demo").end().expect_code(0).expect_silent_stderr();
+    ended.expect_stdout("as the guest sees it behind a root port").expect_stdout(" Link Capabilities 2 ");
+    let ended = show("sim:demo --json --port").end().expect_code(0).expect_silent_stderr();
+    let shown: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(shown["stands"], "behind_port");
+}
+
+#[test]
 fn json_has_all_of_it() {
     let ended = show("sim:demo --json").end().expect_code(0).expect_silent_stderr();
     let shown: Value = serde_json::from_str(&ended.stdout).unwrap();

@@ -1,7 +1,7 @@
 //! A PCI Express root port of the guest's, with a hot-plug slot (PCIe 6.0 §6.7, §7.5.1.3, §7.5.3).
 //!
 //! The guest gives it bus numbers and windows, as to any bridge: they say where the functions behind it are found. It
-//! asks for its slot's power to be turned off when it has let go of them.
+//! turns its slot's power off, and then the power indicator, when it has let go of them.
 //!
 //! Errors of the functions behind it reach the guest by its advanced error reporting, where the guest listens
 //! ([`RootPort::signal_error`]).
@@ -51,8 +51,8 @@ pub enum PortEvent {
     /// The link to the functions behind it went down, by a reset of the secondary bus, by the link's disable bit, or
     /// with the slot's power: they are reset (PCIe 6.0 §6.6.1).
     LinkDown,
-    /// The guest turned the slot's power off, which says that it has let go of what is in there, or on.
-    Power(bool),
+    /// A card may be put into the slot or taken out of it now, or no longer ([`RootPort::permits_exchange`]).
+    Exchange(bool),
     /// It signals an interrupt.
     Interrupt(MsiMessage),
 }
@@ -118,6 +118,13 @@ impl RootPort {
     /// The guest has the slot's power on.
     pub fn is_powered(&self) -> bool {
         self.port.lock().has_power()
+    }
+
+    /// A card may be put into the slot or taken out of it: its power is off, and so is the power indicator, which a guest
+    /// turns off last (PCIe 6.0 §6.7.1.1.2). Linux waits a second in between, and takes no notice of cards that come or
+    /// go in it.
+    pub fn permits_exchange(&self) -> bool {
+        self.port.lock().permits_exchange()
     }
 
     fn change(&self, change: impl FnOnce(&mut Port) -> Vec<PortEvent>) {

@@ -27,7 +27,7 @@ pub(super) struct Port {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     link: bool,
-    power: bool,
+    exchange: bool,
     buses: Option<RangeInclusive<u8>>,
     windows: PortWindows,
     interrupt: bool,
@@ -37,7 +37,8 @@ struct State {
 impl Port {
     pub fn new(number: u8) -> Port {
         let space = ConfigSpace::new(registers(number));
-        Port { number, space, present: false, state: State::default() }
+        let state = State { exchange: true, ..State::default() };
+        Port { number, space, present: false, state }
     }
 
     pub fn read(&self, offset: u16, data: &mut [u8]) {
@@ -140,6 +141,10 @@ impl Port {
         self.space.u16(SLOT_CONTROL) & SLOT_POWER_OFF == 0
     }
 
+    pub fn permits_exchange(&self) -> bool {
+        !self.has_power() && self.space.u16(SLOT_CONTROL) & SLOT_POWER_INDICATOR == SLOT_POWER_INDICATOR_OFF
+    }
+
     /// Whether the functions behind the port are connected to it.
     fn link(&self) -> bool {
         self.present
@@ -164,7 +169,7 @@ impl Port {
         }
         // In D3hot a bridge forwards nothing (PCIe 6.0 §5.3.1.4.1).
         let forwards = self.state.link && self.is_awake();
-        self.state.power = self.has_power();
+        self.state.exchange = self.permits_exchange();
         self.state.buses = self.buses().filter(|_| forwards);
         self.state.windows = if forwards { self.windows() } else { PortWindows::default() };
         self.state.interrupt = self.interrupt();
@@ -182,8 +187,8 @@ impl Port {
         if before.link && !now.link && self.present {
             events.push(PortEvent::LinkDown);
         }
-        if now.power != before.power {
-            events.push(PortEvent::Power(now.power));
+        if now.exchange != before.exchange {
+            events.push(PortEvent::Exchange(now.exchange));
         }
         if now.interrupt && !before.interrupt || now.error && !before.error {
             events.push(PortEvent::Interrupt(self.message()));

@@ -129,7 +129,7 @@ fn errors_are_told_to_a_guest_that_listens() {
 fn preset_buses_and_windows_are_there_to_be_found() {
     let mut fresh = Port::new(3);
     fresh.set_present(true);
-    assert_eq!(fresh.reset(), [PortEvent::Power(true)]);
+    assert_eq!(fresh.reset(), [PortEvent::Exchange(false)]);
     for (offset, length, value) in [
         (0x18, 4, 0),
         (0x1c, 2, 0x00f0),
@@ -244,9 +244,11 @@ fn a_card_is_asked_for_and_given() {
     let events = change(&mut port, SLOT_CONTROL, 0, SLOT_POWER_OFF);
     let closed = [PortEvent::Buses(None), PortEvent::Windows(PortWindows::default()), PortEvent::LinkDown];
     assert_eq!(events[..3], closed);
-    assert_eq!(events[3..], [PortEvent::Power(false), MESSAGE]);
-    assert!(port.is_present() && !port.has_power());
+    assert_eq!(events[3..], [MESSAGE]);
+    assert!(port.is_present() && !port.has_power() && !port.permits_exchange());
     write16(&mut port, SLOT_STATUS, SLOT_LINK_CHANGED);
+    // A second later the power indicator goes off.
+    assert_eq!(change(&mut port, SLOT_CONTROL, 0, 3 << 8), [PortEvent::Exchange(true)]);
 
     assert_eq!(port.set_present(false), [], "with a button Linux wants no message for that");
     assert_eq!(read16(&port, SLOT_STATUS), SLOT_PRESENCE_CHANGED);
@@ -257,8 +259,10 @@ fn a_card_is_asked_for_and_given() {
     assert_eq!(port.set_present(true), [], "it is there");
     write16(&mut port, SLOT_STATUS, SLOT_PRESENCE_CHANGED | SLOT_BUTTON);
     let open =
-        [PortEvent::Buses(Some(3..=3)), PortEvent::Windows(windows()), PortEvent::Power(true), MESSAGE];
+        [PortEvent::Buses(Some(3..=3)), PortEvent::Windows(windows()), PortEvent::Exchange(false), MESSAGE];
     assert_eq!(change(&mut port, SLOT_CONTROL, SLOT_POWER_OFF, 0), open);
+    // The indicator alone changes nothing.
+    assert_eq!(change(&mut port, SLOT_CONTROL, 3 << 8, 1 << 8), []);
 }
 
 #[test]
@@ -337,7 +341,7 @@ fn events_arrive_in_order() {
     assert_eq!(
         *told.lock(),
         [
-            PortEvent::Power(true),
+            PortEvent::Exchange(false),
             PortEvent::Buses(Some(3..=3)),
             PortEvent::Windows(windows()),
             PortEvent::Buses(None),
@@ -409,7 +413,7 @@ proptest! {
                     PortEvent::Buses(now) => buses = now,
                     PortEvent::Windows(now) => forwarded = now,
                     PortEvent::LinkDown => prop_assert!(port.is_present() && buses.is_none()),
-                    PortEvent::Power(on) => prop_assert_eq!(on, port.has_power()),
+                    PortEvent::Exchange(now) => prop_assert_eq!(now, port.permits_exchange()),
                     PortEvent::Interrupt(message) => prop_assert_eq!(message.address & 3, 0),
                 }
             }

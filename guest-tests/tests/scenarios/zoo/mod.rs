@@ -18,7 +18,7 @@ const IMAGE_MIB: u64 = 64;
 
 /// The disk below the guest's function at `bdf` holds on the host what the guest wrote, and interrupts of this kind
 /// (`msi`, `msix`, `intx`) told its driver so.
-fn expect_disk(report: &GuestReport, bdf: &str, kind: &str, image: &DiskImage) -> Result<(), Failure> {
+pub fn expect_disk(report: &GuestReport, bdf: &str, kind: &str, image: &DiskImage) -> Result<(), Failure> {
     let check = report.check(&format!("disk@{bdf}"))?;
     let sum = image.sha256_of_first(WRITTEN_MIB)?;
     expect!(check.value("sha256")? == sum, "disk at {bdf}: the guest wrote other data than the image holds");
@@ -26,7 +26,7 @@ fn expect_disk(report: &GuestReport, bdf: &str, kind: &str, image: &DiskImage) -
 }
 
 /// The guest pinged through its NIC at `bdf`, and fetched the file as the host has it.
-fn expect_network(report: &GuestReport, bdf: &str, kind: &str, file: &DiskImage) -> Result<(), Failure> {
+pub fn expect_network(report: &GuestReport, bdf: &str, kind: &str, file: &DiskImage) -> Result<(), Failure> {
     let check = report.check(&format!("network@{bdf}"))?;
     let sum = file.sha256()?;
     expect!(check.value("sha256")? == sum, "NIC at {bdf}: the guest fetched other data than the file holds");

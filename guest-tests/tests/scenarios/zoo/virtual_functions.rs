@@ -6,7 +6,7 @@ use super::expect_network;
 pub fn igb(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let fetched = scenario.file_to_fetch()?;
     let mut plan = Plan::new(iommu);
-    plan.emulator(Emulator::WithIgb);
+    plan.emulator(Emulator::Newer);
     let port = plan.root_port("4.0");
     let igb = plan.network(&port, "igb");
 

@@ -119,10 +119,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// An Intel graphics function that is part of the processor.
-    #[error(
-        "{address}: it is Intel's integrated graphics, whose drivers need memory of the host's firmware (OpRegion and \
-         stolen memory) that a guest does not have; a virtual function of it or another graphics card can be used"
-    )]
+    #[error("{address}: {}", super::sysfs::INTEGRATED_GRAPHICS)]
     IntegratedGraphics {
         /// The function.
         address: HostAddress,

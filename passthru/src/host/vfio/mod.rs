@@ -106,10 +106,7 @@ impl VfioFunction {
         let config = Arc::new(Config::new(device.clone(), region(VFIO_PCI_CONFIG_REGION_INDEX)?));
         let raw = config.bytes(EXPRESS_SIZE).map_err(call("read of configuration space"))?;
         if function.is_vga() {
-            info!(
-                "{address}: the legacy VGA ranges (0xa0000 to 0xbffff, ports 0x3b0 to 0x3df) stay the host's; the guest \
-                 reaches this function by its BARs only"
-            );
+            info!("{address}: {}", sysfs::VGA_RANGES);
         }
         // The kernel leaves INTx enabled in a function that it opens.
         config.set_intx_connected(false).map_err(call("write of the command register"))?;

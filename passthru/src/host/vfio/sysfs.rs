@@ -51,16 +51,36 @@ const INTEL: u32 = 0x8086;
 const VGA: u32 = 0x0300;
 const DISPLAY: u32 = 0x03;
 
+/// What is said of a function that [`is_vga`]. The ranges are those that a bridge's VGA Enable bit forwards (PCI-to-PCI Bridge
+/// Architecture 1.2 §3.2.5.18).
+pub const VGA_RANGES: &str = "the legacy VGA ranges (0xa0000 to 0xbffff, ports 0x3b0 to 0x3bb and 0x3c0 to 0x3df) stay the \
+                              host's; a guest reaches the function by its BARs only";
+/// Why a function that [`is_integrated_graphics`] cannot be passed through.
+pub const INTEGRATED_GRAPHICS: &str = "it is Intel's integrated graphics, whose drivers need memory of the host's firmware \
+                                       (OpRegion and stolen memory) that a guest does not have; a virtual function of it or \
+                                       another graphics card can be used";
+
+/// A function with this class code answers at the legacy VGA addresses as well.
+pub fn is_vga(class: u32) -> bool {
+    class >> 8 == VGA
+}
+
+/// A function with these ids and this class code, as in [`SysfsFunction`], is the graphics function of an Intel processor,
+/// which is always at one address.
+pub fn is_integrated_graphics(address: HostAddress, ids: u32, class: u32) -> bool {
+    let place = HostAddress::new(0, Slot::from_requester_id(0x02 << 3));
+    ids & 0xffff == INTEL && class >> 16 == DISPLAY && address == place
+}
+
 impl SysfsFunction {
-    /// It answers at the legacy VGA addresses as well.
+    /// As [`is_vga`].
     pub fn is_vga(&self) -> bool {
-        self.class >> 8 == VGA
+        is_vga(self.class)
     }
 
-    /// It is the graphics function of an Intel processor, which is always at this address.
+    /// As [`is_integrated_graphics`].
     pub fn is_integrated_graphics(&self) -> bool {
-        let place = HostAddress::new(0, Slot::from_requester_id(0x02 << 3));
-        self.ids & 0xffff == INTEL && self.class >> 16 == DISPLAY && self.address == place
+        is_integrated_graphics(self.address, self.ids, self.class)
     }
 
     /// Its BARs, as far as they make sense.

@@ -30,6 +30,11 @@ use crate::{layout, wording};
 const LETTING_GO: Duration = Duration::from_secs(10);
 /// How often the vCPUs are kicked meanwhile.
 const KICK: Duration = Duration::from_millis(2);
+/// How long a card is kept back from a slot whose power or power indicator is on. Linux takes a second from a card's
+/// sudden end to that, and what its drivers need before it.
+const DONE_WITH_SLOT: Duration = Duration::from_secs(15);
+/// How often the slot is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What of the machine is needed to plug functions in and to take them away.
 pub struct Machinery {
@@ -64,9 +69,10 @@ pub struct Cards {
 
 /// Lets the thread that decides hear what the host tells of a function.
 pub(super) fn listen(host: &Arc<dyn HostFunction>, slot: Slot, sender: &Sender<Message>) {
-    let sender = sender.clone();
+    let (sender, device) = (sender.clone(), host.name().to_string());
     let listener = Arc::new(move |event| {
-        let _ = sender.send(Message::Event(Event::Host(slot, event)));
+        let function = Listed { slot, device: device.clone() };
+        let _ = sender.send(Message::Event(Event::Host(function, event)));
     });
     if let Err(error) = host.listen(listener) {
         warn!("slot {slot}: {error}; what the host tells of this function is not heard");
@@ -118,6 +124,10 @@ impl Guest for Cards {
 
     fn is_powered(&self, bus: u8) -> bool {
         self.machinery.root_ports.port(bus).is_some_and(|port| port.is_powered())
+    }
+
+    fn permits_exchange(&self, bus: u8) -> bool {
+        self.machinery.root_ports.port(bus).is_some_and(|port| port.permits_exchange())
     }
 
     fn press_attention(&self, bus: u8) {
@@ -181,11 +191,22 @@ impl Machinery {
         let has_io = self.window(bus).io.is_some();
         let bars = map.plan.bars().iter().filter(|bar| has_io || bar.window != WindowKind::Io);
         later.lock().insert(bus, bars.copied().collect());
+        self.await_exchange(bus);
         self.root_ports.insert(bus, card).map_err(|e| Refusal::new(RefusalKind::Occupied, e.to_string()))?;
         for (slot, host) in &hosts {
             listen(host, *slot, sender);
         }
         Ok(added)
+    }
+
+    /// Waits until the guest has done with what was in the slot before. One whose indicator says otherwise for long does
+    /// not look at the slot, or is not to be waited for.
+    fn await_exchange(&self, bus: u8) {
+        let until = Instant::now() + DONE_WITH_SLOT;
+        let busy = || self.root_ports.port(bus).is_some_and(|port| !port.permits_exchange());
+        while busy() && Instant::now() < until && self.control.peek().is_none() {
+            thread::sleep(LOOK);
+        }
     }
 
     fn window(&self, bus: u8) -> PortWindows {

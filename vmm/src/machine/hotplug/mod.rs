@@ -62,11 +62,11 @@ impl Hotplug {
         let (sender, receiver) = channel();
         let later = LaterBars::default();
         let cards = Cards::new(machinery, later.clone(), sender.clone());
-        let (power, told) = (sender.clone(), Arc::new(Told::default()));
+        let (exchange, told) = (sender.clone(), Arc::new(Told::default()));
         let tells = told.clone();
-        root_ports.on_power(Box::new(move |bus, _| {
+        root_ports.on_exchange(Box::new(move |bus| {
             if tells.tell(bus) {
-                let _ = power.send(Message::Event(Event::Power(bus)));
+                let _ = exchange.send(Message::Event(Event::Exchange(bus)));
             }
         }));
         for function in functions.lock().iter() {
@@ -126,8 +126,8 @@ impl Drop for Hotplug {
     }
 }
 
-/// Buses whose slot's power changed and that were told of: however often a guest changes it, once is enough until that was
-/// looked at.
+/// Buses that were told of because cards may come and go there now, or no longer: however often a guest changes that, once
+/// is enough until it was looked at.
 #[derive(Default)]
 struct Told(Mutex<BTreeSet<u8>>);
 
@@ -148,7 +148,7 @@ fn decide(receiver: &Receiver<Message>, mut slots: Slots<Cards>, told: &Told) {
         let wait = slots.deadline().map_or(FAR, |at| at.saturating_duration_since(Instant::now()));
         match receiver.recv_timeout(wait) {
             Ok(Message::Event(event)) => {
-                if let Event::Power(bus) = event {
+                if let Event::Exchange(bus) = event {
                     told.heard(bus);
                 }
                 slots.on(event, Instant::now());

@@ -31,10 +31,10 @@ pub enum Place {
 pub enum Event {
     /// A client asks for something.
     Command(Command, Reply),
-    /// A host tells something of the function in a slot.
-    Host(Slot, HostEvent),
-    /// The guest turned the power of the slot of the port of a bus on or off.
-    Power(u8),
+    /// A host tells something of a function.
+    Host(Listed, HostEvent),
+    /// Cards may be put into the slot of the port of a bus and taken out of it now, or no longer.
+    Exchange(u8),
     /// What [`Guest::add`] began is done.
     Added(u8, Result<Vec<Listed>, Refusal>),
     /// What [`Guest::close`] began is done.
@@ -51,6 +51,8 @@ pub trait Guest {
     fn functions(&self) -> Vec<Listed>;
     /// A port's slot has power.
     fn is_powered(&self, bus: u8) -> bool;
+    /// The guest lets the card in a port's slot be taken out.
+    fn permits_exchange(&self, bus: u8) -> bool;
     /// Presses the attention button of a port's slot.
     fn press_attention(&self, bus: u8);
     /// Tells the guest, by the port before it, that a function failed. False where that cannot be.
@@ -88,13 +90,22 @@ pub struct Slots<G> {
     work: BTreeMap<Place, Work>,
     /// Slots of functions that failed, of which that was said.
     failed: BTreeSet<Slot>,
+    /// When the attention button of a bus' port was last pressed for what is in its slot.
+    asked: BTreeMap<u8, Instant>,
     resets: u64,
 }
 
 impl<G: Guest> Slots<G> {
     /// Nothing is under way.
     pub fn new(guest: G, policy: EventPolicy) -> Slots<G> {
-        Slots { guest, policy, work: BTreeMap::new(), failed: BTreeSet::new(), resets: 0 }
+        Slots {
+            guest,
+            policy,
+            work: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            resets: 0,
+        }
     }
 
     /// The machine.
@@ -127,16 +138,18 @@ impl<G: Guest> Slots<G> {
             },
             Event::Command(Command::Remove { slots, force, timeout }, reply) => {
                 match self.check_remove(&slots, force) {
-                    Ok(bus) => self.remove(bus, force, now + timeout, reply),
+                    Ok(bus) => self.remove(bus, force, now, now + timeout, reply),
                     Err(refusal) => reply(Err(refusal)),
                 }
             }
-            Event::Host(slot, HostEvent::Error) => self.error(slot),
-            Event::Host(slot, HostEvent::Request) => self.request(slot, now),
-            Event::Power(bus) => {
-                // What counts is how it is now: the guest may have turned it on again.
+            // What a host says late is not about a function that came to the slot since.
+            Event::Host(function, _) if !self.guest.functions().contains(&function) => {}
+            Event::Host(function, HostEvent::Error) => self.error(&function),
+            Event::Host(function, HostEvent::Request) => self.request(function.slot, now),
+            Event::Exchange(bus) => {
+                // What counts is how it is now: the guest may have turned the power on again.
                 if matches!(self.work.get(&Place::Port(bus)), Some(Work::Removing { .. }))
-                    && !self.guest.is_powered(bus)
+                    && self.guest.permits_exchange(bus)
                 {
                     self.close(Place::Port(bus), false);
                 }
@@ -298,7 +311,7 @@ impl<G: Guest> Slots<G> {
         Ok(bus)
     }
 
-    fn remove(&mut self, bus: u8, force: bool, until: Instant, reply: Reply) {
+    fn remove(&mut self, bus: u8, force: bool, now: Instant, until: Instant, reply: Reply) {
         let place = Place::Port(bus);
         match self.work.get_mut(&place) {
             Some(Work::Removing { askers, .. }) if askers.len() >= MOST_ASKERS => {
@@ -309,7 +322,7 @@ impl<G: Guest> Slots<G> {
             _ => {
                 let work = Work::Removing { askers: vec![(until, reply)], take: None };
                 self.work.insert(place, work);
-                self.ask(bus, force);
+                self.ask(bus, force, now);
             }
         }
         if force {
@@ -317,12 +330,15 @@ impl<G: Guest> Slots<G> {
         }
     }
 
-    /// Asks the guest to let go, unless it has.
-    fn ask(&mut self, bus: u8, force: bool) {
-        if !self.guest.is_powered(bus) {
+    /// Asks the guest to let go, unless it has, or is about to because it was asked a moment ago.
+    fn ask(&mut self, bus: u8, force: bool, now: Instant) {
+        if self.guest.permits_exchange(bus) {
             self.close(Place::Port(bus), false);
-        } else if !force {
+        } else if !force
+            && self.asked.get(&bus).is_none_or(|asked| now.duration_since(*asked) >= SECOND_PRESS)
+        {
             self.guest.press_attention(bus);
+            self.asked.insert(bus, now);
         }
     }
 
@@ -336,6 +352,9 @@ impl<G: Guest> Slots<G> {
                 return;
             }
         };
+        if let Place::Port(bus) = place {
+            self.asked.remove(&bus);
+        }
         let removed = self.at(place);
         for Listed { slot, .. } in &removed {
             self.failed.remove(slot);
@@ -351,9 +370,7 @@ impl<G: Guest> Slots<G> {
     /// The host wants a function back. It says so again and again.
     fn request(&mut self, slot: Slot, now: Instant) {
         let place = self.place_of(slot);
-        if !self.guest.functions().iter().any(|function| function.slot == slot)
-            || matches!(self.work.get(&place), Some(Work::Adding(_) | Work::Closing { .. }))
-        {
+        if matches!(self.work.get(&place), Some(Work::Adding(_) | Work::Closing { .. })) {
             return;
         }
         match self.policy.request {
@@ -362,7 +379,7 @@ impl<G: Guest> Slots<G> {
                 self.guest.stop(Stop::Asked("the host, which wants a function back"));
             }
             OnRequest::Ask(patience) if matches!(place, Place::Port(_)) => {
-                self.ask_for(place, now + patience)
+                self.ask_for(place, now, patience);
             }
             OnRequest::Ask(_) | OnRequest::Take => {
                 warn!("{}: the host wants it back; it is taken away from the guest", self.names(place));
@@ -371,25 +388,21 @@ impl<G: Guest> Slots<G> {
         }
     }
 
-    fn ask_for(&mut self, place: Place, until: Instant) {
+    fn ask_for(&mut self, place: Place, now: Instant, patience: Duration) {
         if let Some(Work::Removing { take, .. }) = self.work.get_mut(&place) {
             // The first request's time counts.
-            take.get_or_insert(until);
+            take.get_or_insert(now + patience);
             return;
         }
         warn!("{}: the host wants it back; the guest is asked to let go", self.names(place));
         if let Place::Port(bus) = place {
-            self.work.insert(place, Work::Removing { askers: Vec::new(), take: Some(until) });
-            self.ask(bus, false);
+            self.work.insert(place, Work::Removing { askers: Vec::new(), take: Some(now + patience) });
+            self.ask(bus, false, now);
         }
     }
 
-    fn error(&mut self, slot: Slot) {
-        let Some(Listed { device, .. }) =
-            self.guest.functions().into_iter().find(|function| function.slot == slot)
-        else {
-            return;
-        };
+    fn error(&mut self, Listed { slot, device }: &Listed) {
+        let slot = *slot;
         let what = format!("slot {slot}: {device} reports an uncorrectable error (AER)");
         match self.policy.error {
             OnError::Stop => self.guest.stop(Stop::Device { what }),
@@ -413,6 +426,10 @@ fn busy(bus: u8) -> Refusal {
     let what = format!("bus {bus}: functions are being added or closed there; try again in a moment");
     Refusal::new(RefusalKind::Busy, what)
 }
+
+/// From when on a press of the attention button is a new one. Within five seconds a second press takes the first back
+/// (PCIe 6.0 §6.7.1.5), and a guest may count them late.
+const SECOND_PRESS: Duration = Duration::from_secs(8);
 
 /// Most who wait for one removal; they may be gone themselves by the time it is over.
 const MOST_ASKERS: usize = 64;

@@ -17,6 +17,8 @@ use crate::slot_map::Assignment;
 struct Book {
     functions: Vec<Slot>,
     unpowered: Vec<u8>,
+    /// Of those without power, whose power indicator is on or blinks.
+    indicating: Vec<u8>,
     pressed: std::cell::RefCell<Vec<u8>>,
     stopped: std::cell::RefCell<Vec<Stop>>,
     signalled: std::cell::RefCell<Vec<Slot>>,
@@ -30,14 +32,15 @@ impl Guest for Book {
     }
 
     fn functions(&self) -> Vec<Listed> {
-        self.functions
-            .iter()
-            .map(|slot| Listed { slot: *slot, device: format!("device of {slot}") })
-            .collect()
+        self.functions.iter().map(listed).collect()
     }
 
     fn is_powered(&self, bus: u8) -> bool {
         !self.unpowered.contains(&bus)
+    }
+
+    fn permits_exchange(&self, bus: u8) -> bool {
+        !self.is_powered(bus) && !self.indicating.contains(&bus)
     }
 
     fn press_attention(&self, bus: u8) {
@@ -72,6 +75,10 @@ impl Guest for Book {
 
 fn slot(text: &str) -> Slot {
     text.parse().unwrap()
+}
+
+fn listed(slot: &Slot) -> Listed {
+    Listed { slot: *slot, device: format!("device of {slot}") }
 }
 
 type Answer = Receiver<Result<Outcome, Refusal>>;
@@ -114,7 +121,11 @@ impl Machine {
 
     fn power_off(&mut self, bus: u8) {
         self.slots.guest().unpowered.push(bus);
-        self.on(Event::Power(bus));
+        self.on(Event::Exchange(bus));
+    }
+
+    fn host(&mut self, text: &str, event: HostEvent) {
+        self.on(Event::Host(listed(&slot(text)), event));
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -157,9 +168,14 @@ fn a_guest_is_asked_and_lets_go() {
     let answer = machine.remove(&["1:0:1", "1:0:0"], false, 30);
     assert_eq!((machine.pressed(), machine.state(1)), (vec![1], PortState::Removing));
     // It has power still, whatever was heard of it.
-    machine.on(Event::Power(1));
+    machine.on(Event::Exchange(1));
     assert!(machine.closing().is_empty());
+    // Without power, but not done yet.
+    machine.slots.guest().indicating.push(1);
     machine.power_off(1);
+    assert!(machine.closing().is_empty());
+    machine.slots.guest().indicating.clear();
+    machine.on(Event::Exchange(1));
     assert_eq!((machine.closing(), machine.state(1)), (vec![Place::Port(1)], PortState::Closing));
     assert!(waits(&answer));
     machine.on(Event::Closed(Place::Port(1)));
@@ -188,6 +204,38 @@ fn a_guest_that_does_not_let_go_keeps_the_device() {
     let third = machine.remove(&["1:0:0"], false, 10);
     machine.on(Event::Closed(Place::Port(1)));
     assert_eq!((removed(&third), machine.pressed()), ((1, false), vec![1]));
+}
+
+#[test]
+fn a_press_soon_after_another_is_left_out() {
+    let mut machine = Machine::new(&["1:0:0"]);
+    for (seconds, pressed) in [(0, 1), (2, 1), (5, 1), (1, 2), (7, 2), (1, 3)] {
+        machine.pass(seconds);
+        // Who asked gave up at once.
+        let answer = machine.remove(&["1:0:0"], false, 0);
+        assert_eq!((refusal(&answer), machine.pressed().len()), (RefusalKind::Timeout, pressed));
+    }
+    // Nor does it count for the next card.
+    machine.power_off(1);
+    machine.remove(&["1:0:0"], false, 0);
+    machine.on(Event::Closed(Place::Port(1)));
+    machine.slots.guest().unpowered.clear();
+    machine.slots.guest().functions.push(slot("1:0:0"));
+    machine.remove(&["1:0:0"], false, 0);
+    assert_eq!(machine.pressed().len(), 4);
+}
+
+#[test]
+fn what_a_host_says_late_is_not_about_the_next_card() {
+    let mut machine = Machine::new(&["1:0:0", "0:8:0"]);
+    for text in ["1:0:0", "0:8:0"] {
+        for event in [HostEvent::Request, HostEvent::Error] {
+            let before = Listed { device: "what was there before".to_owned(), ..listed(&slot(text)) };
+            machine.on(Event::Host(before, event));
+        }
+    }
+    assert_eq!((machine.pressed(), machine.closing()), (vec![], vec![]));
+    assert!(machine.slots.guest().stopped.borrow().is_empty());
 }
 
 #[test]
@@ -269,7 +317,7 @@ fn the_host_gets_back_what_it_wants() {
         let policy = EventPolicy { request: policy, ..EventPolicy::default() };
         let mut machine = Machine::with(&["0:8:0", "0:8:1", "1:0:0", "1:0:1"], policy);
         for text in ["0:8:0", "1:0:1", "3:0:0"] {
-            machine.on(Event::Host(slot(text), HostEvent::Request));
+            machine.host(text, HostEvent::Request);
         }
         assert_eq!(
             (machine.pressed(), machine.closing()),
@@ -279,7 +327,7 @@ fn the_host_gets_back_what_it_wants() {
         // The host says so again and again, which does not put the end off.
         machine.pass(9);
         for text in ["0:8:0", "1:0:1"] {
-            machine.on(Event::Host(slot(text), HostEvent::Request));
+            machine.host(text, HostEvent::Request);
         }
         machine.pass(1);
         assert_eq!((machine.pressed(), machine.closing()), (pressed.to_vec(), later.to_vec()), "{policy:?}");
@@ -292,7 +340,7 @@ fn the_host_gets_back_what_it_wants() {
 fn a_guest_lets_go_of_what_the_host_wants_before_it_is_taken() {
     let mut machine = Machine::new(&["1:0:0"]);
     let answer = machine.remove(&["1:0:0"], false, 60);
-    machine.on(Event::Host(slot("1:0:0"), HostEvent::Request));
+    machine.host("1:0:0", HostEvent::Request);
     assert_eq!(machine.slots.deadline(), Some(machine.now + Duration::from_secs(10)));
     machine.pass(9);
     machine.power_off(1);
@@ -301,7 +349,7 @@ fn a_guest_lets_go_of_what_the_host_wants_before_it_is_taken() {
 
     let mut machine = Machine::new(&["1:0:0"]);
     machine.slots.guest().unpowered.push(1);
-    machine.on(Event::Host(slot("1:0:0"), HostEvent::Request));
+    machine.host("1:0:0", HostEvent::Request);
     assert_eq!((machine.closing(), machine.pressed()), (vec![Place::Port(1)], vec![]));
 }
 
@@ -313,7 +361,7 @@ fn errors_are_dealt_with_as_asked() {
         let policy = EventPolicy { error: policy, ..EventPolicy::default() };
         let mut machine = Machine::with(&["0:8:0", "1:0:0"], policy);
         for text in ["0:8:0", "1:0:0", "1:0:0", "5:0:0"] {
-            machine.on(Event::Host(slot(text), HostEvent::Error));
+            machine.host(text, HostEvent::Error);
         }
         assert!(machine.closing().is_empty());
         let book = machine.slots.guest();
