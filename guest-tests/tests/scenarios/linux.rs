@@ -1,5 +1,7 @@
 //! A Linux guest that drives passed-through functions with its own drivers.
 
+use std::time::Duration;
+
 use guest_tests::{DiskImage, Failure, GuestReport, GuestRun, Iommu, Machine, Plan, Scenario, expect};
 
 pub const NVME: &str = "1b36:0010";
@@ -119,6 +121,8 @@ pub fn five_gib(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     machine.give_to_vfio(&[&nvme, &nic])?;
     let run = GuestRun::linux_elf(&machine, "check=memory,nvme,nic,sides,poweroff")
         .option("--memory", "5G")
+        // All of it is pinned, and unpinned.
+        .limit(Duration::from_secs(300))
         .slot("0:8:0", &nvme)
         .slot("0:8:1", &nic);
     let report = machine.run("slotpass run", &run)?;
@@ -132,9 +136,9 @@ pub fn five_gib(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let sum = image.sha256_of_first(64)?;
     expect!(sides.value("sha256")? == sum, "other data came into the guest's memory than the image holds");
     for side in ["above-mib", "below-mib"] {
-        // A few of the 64 MiB may come from pages that were free elsewhere.
+        // Some of the 64 MiB come from pages that were free elsewhere, or free others meanwhile.
         let mib = sides.number(side)?;
-        expect!(mib >= 48, "only {mib} MiB were read {side}");
+        expect!(mib >= 16, "only {mib} MiB were read {side}");
     }
     machine.power_off()
 }

@@ -6,6 +6,7 @@ use runtime::config::ConfigSpace;
 use runtime::function::COMMAND;
 use runtime::interrupt;
 use runtime::port;
+use runtime::println;
 use runtime::slot::Slot;
 use runtime::window::Window;
 
@@ -31,13 +32,23 @@ pub struct Attack<'a> {
     /// RAM that must stay as it is: BARs are put on top of it.
     pub guard: u64,
     pub random: Random,
+    /// Says how far it is.
+    pub tells: bool,
     pub budget: Budget,
 }
+
+/// How often the first vCPU says how far it is, in accesses.
+const MILESTONE: u64 = 500_000;
 
 impl Attack<'_> {
     /// Runs until the budget is used up.
     pub fn run(&mut self) {
+        let mut milestone = MILESTONE;
         while !self.budget.is_used_up() {
+            if self.tells && self.budget.made() >= milestone {
+                println!("{milestone} accesses of the first vCPU");
+                milestone += MILESTONE;
+            }
             if self.random.below(100) < self.to_bars
                 && let Some(home) = self.targets.home(self.random.word())
             {

@@ -63,6 +63,7 @@ fn run(boot: &Boot) -> Check {
             to_bars: number("bars", TO_BARS).min(99),
             guard: guard.address(),
             random: Random::new(number("seed", SEED) << 8 | index as u64),
+            tells: index == 0,
             budget: Budget::new(share, number("resets", RESETS)),
         };
         attack.run();
