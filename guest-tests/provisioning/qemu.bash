@@ -4,22 +4,15 @@
 has_igb() { "$1" -nodefaults -display none -device igb,help 2>/dev/null | grep -q "^igb options"; }
 
 provide_qemu() {
-  local result=$cache/qemu work lists uri suite package
+  local result=$cache/qemu work lists suite package
   if has_igb qemu-system-x86_64; then dirname "$(command -v qemu-system-x86_64)"; return; fi
   if [[ ! -e $result/complete ]]; then
-    # Debian's backports have one for the libraries of the release; unpacked here, it replaces nothing. Its package
-    # lists are kept apart from the system's.
+    # Debian's backports have one for the libraries of the release; unpacked here, it replaces nothing.
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}-backports")
-    uri=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN)' 'Created-By: Packages' | awk '$2 == "Debian" && $1 ~ /\/debian\/$/ {print $1; exit}')
-    [[ -n $uri ]] || unavailable "the installed QEMU has no igb, and apt knows no Debian archive to fetch a newer one from"
     work=$(mktemp -d "$cache/qemu.XXXXXX")
     chmod 755 "$work"
-    mkdir -p "$work"/{lists/partial,archives/partial}
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main" >"$work/sources.list"
-    lists=(-o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists"
-      -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root)
     note "fetching a QEMU with igb from $suite"
-    apt-get "${lists[@]}" update >&2 || unavailable "the installed QEMU has no igb, and $uri has no $suite"
+    use_suites "$work" "$suite" || unavailable "the installed QEMU has no igb, and no Debian archive has $suite"
     (
       cd "$work"
       for package in qemu-system-x86 qemu-system-common qemu-system-data seabios; do

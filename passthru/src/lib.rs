@@ -2,8 +2,8 @@
 //! function.
 //!
 //! A VMM implements three traits, its [`ports`]: the guest's address space, its interrupts, and file descriptors that
-//! must be known or watched. A [`host`] opens a function of the machine (Linux VFIO) or makes one up
-//! ([`host::simulated`]). [`attached::Attached`] puts the one into the other, at the [`pci::Slot`] that was asked for;
+//! must be known or watched. A [`host`] opens a function of the machine (Linux VFIO, illumos [`host::ppt`]) or makes one up
+//! ([`host::simulated`]; on Linux). [`attached::Attached`] puts the one into the other, at the [`pci::Slot`] that was asked for;
 //! from then on the VMM hands configuration accesses to [`pci::ConfigAccess`] and accesses to trapped ranges of BARs to
 //! [`ports::BarAccess`], and everything else happens by itself.
 //!
@@ -16,7 +16,8 @@
 //! | [`attached`] | a host's function in a guest: carries the effects out | through the others |
 //! | [`ports`] | what a VMM gives | by the VMM |
 //!
-//! `tests/embedding` has a VMM that only keeps book, as the smallest example of the ports.
+//! `tests/embedding` has a VMM that only keeps book, as the smallest example of the ports; `examples/illumos_vmm.rs` is all
+//! that a VMM on illumos needs.
 #![warn(missing_docs)]
 
 pub mod attached;

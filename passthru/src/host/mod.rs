@@ -5,7 +5,10 @@
 //! vectors itself and has the whole guest memory in its IOMMU domain. What a host cannot do is data, in its
 //! [`Report`].
 
+#[cfg(target_os = "linux")]
 pub mod eventfd;
+pub mod ppt;
+#[cfg(target_os = "linux")]
 pub mod simulated;
 #[cfg(target_os = "linux")]
 pub mod vfio;
@@ -231,6 +234,9 @@ pub enum Cause {
     /// It can only be reset together with these functions, not all of which are to be.
     #[error("it can only be reset together with {}", .0.join(", "))]
     OnlyWith(Arc<[Arc<str>]>),
+    /// illumos' ppt.
+    #[error(transparent)]
+    Ppt(ppt::Refusal),
 }
 
 impl Cause {
@@ -239,6 +245,7 @@ impl Cause {
         match self {
             Cause::Host(error) | Cause::Port(PortError { source: error, .. }) => error.raw_os_error(),
             Cause::OnlyWith(_) => None,
+            Cause::Ppt(refusal) => refusal.source.raw_os_error(),
         }
     }
 }
