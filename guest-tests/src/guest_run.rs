@@ -6,6 +6,8 @@ use crate::{Bdf, Failure, GuestReport, Machine};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vmm {
     Slotpass,
+    /// slotpass, with every function as `/dev/pptN` of an illumos host that is made of it.
+    SlotpassOverPpt,
     /// The machine's own QEMU with its vfio-pci: shows whether a failure is ours or the test machine's.
     Qemu,
 }
@@ -16,6 +18,9 @@ pub enum Vmm {
 const LINUX_WORDS: &str = "console=ttyS0 panic=-1 quiet lapic=notscdeadline mitigations=off nokaslr rodata=off \
      cryptomgr.notests no_timer_check \
      initcall_blacklist=bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init,jent_mod_init,load_system_certificate_list";
+
+/// In the scenario's directory: what [`Vmm::SlotpassOverPpt`] asked of the illumos host's kernel in its last run, a call a line.
+pub const PPT_TRACE: &str = "ppt.trace";
 
 /// One run of the VMM under test: a guest, its devices, and the VMM's options.
 #[derive(Clone, Debug)]
@@ -109,10 +114,37 @@ impl GuestRun {
                 let program = machine.scenario().provisioned().slotpass().display().to_string();
                 [vec![program], self.arguments.clone()].concat()
             }
+            Vmm::SlotpassOverPpt => {
+                let program = machine.scenario().provisioned().slotpass_over_ppt()?.display().to_string();
+                self.over_ppt_words(program)
+            }
             Vmm::Qemu => self.qemu_words()?,
         };
         let quoted: Vec<String> = words.iter().map(|word| quote(word)).collect();
         Ok(format!("{} {}", self.wrapper, quoted.join(" ")).trim_start().to_owned())
+    }
+
+    fn over_ppt_words(&self, program: String) -> Vec<String> {
+        let mut functions = Vec::new();
+        let mut arguments = Vec::new();
+        let mut is_slot = false;
+        for argument in &self.arguments {
+            let named = argument.split_once('=').filter(|_| is_slot);
+            is_slot = argument == "--slot";
+            let Some((slot, rest)) = named else {
+                arguments.push(argument.clone());
+                continue;
+            };
+            let (function, options) = rest.split_once(',').map_or((rest, None), |(f, o)| (f, Some(o)));
+            let options = options.map(|options| format!(",{options}")).unwrap_or_default();
+            arguments.push(format!("{slot}=/dev/ppt{}{options}", functions.len()));
+            functions.push(function.to_owned());
+        }
+        let variables = [
+            format!("SLOTPASS_PPT={}", functions.join(",")),
+            format!("SLOTPASS_PPT_TRACE=/run/scenario/{PPT_TRACE}"),
+        ];
+        [vec!["env".to_owned()], variables.to_vec(), vec![program], arguments].concat()
     }
 
     fn qemu_words(&self) -> Result<Vec<String>, Failure> {
@@ -275,6 +307,30 @@ pub struct RunningGuest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_function_is_one_of_the_illumos_host() {
+        let run = GuestRun::slotpass(&["run", "--kernel", "k=1"])
+            .option("--slot", "0:8:0=0000:00:04.0")
+            .option("--slot", "1:0:0=0000:00:05.0,port");
+        let words = run.over_ppt_words("/bin/over".to_owned());
+        assert_eq!(
+            words,
+            [
+                "env",
+                "SLOTPASS_PPT=0000:00:04.0,0000:00:05.0",
+                "SLOTPASS_PPT_TRACE=/run/scenario/ppt.trace",
+                "/bin/over",
+                "run",
+                "--kernel",
+                "k=1",
+                "--slot",
+                "0:8:0=/dev/ppt0",
+                "--slot",
+                "1:0:0=/dev/ppt1,port"
+            ]
+        );
+    }
 
     #[test]
     fn slots_of_bus_0_have_a_counterpart_in_qemu() {

@@ -25,7 +25,7 @@ mod stats;
 
 pub use failure::Failure;
 pub use guest_report::{Check, GuestReport};
-pub use guest_run::{GuestRun, RunningGuest, Vmm};
+pub use guest_run::{GuestRun, PPT_TRACE, RunningGuest, Vmm};
 pub use iommu::Iommu;
 pub use ivshmem::{DoorbellPeer, Rings};
 pub use machine::{CommandOutput, Machine};

@@ -12,6 +12,8 @@ pub struct Provisioned {
     images: PathBuf,
     /// The release build of the VMM under test.
     slotpass: PathBuf,
+    /// The VMM under test with functions of an illumos host.
+    slotpass_over_ppt: Option<PathBuf>,
     installed_qemu: Qemu,
     qemu_with_igb: Option<Qemu>,
     /// As `images`, with another kernel for the machine.
@@ -50,7 +52,7 @@ pub enum Missing {
 
 impl Provisioned {
     /// Reads `SLOTPASS_TEST_MACHINE` (the directory that `guest-tests/provision` prints) and `SLOTPASS_BIN`; and, if they
-    /// are set, `SLOTPASS_TEST_KERNEL_6_1`, `SLOTPASS_TEST_KERNEL_IOMMUFD` and `SLOTPASS_TEST_QEMU`, the directories that
+    /// are set, `SLOTPASS_OVER_PPT_BIN` (the program of `guest-tests/ppt`), `SLOTPASS_TEST_KERNEL_6_1`, `SLOTPASS_TEST_KERNEL_IOMMUFD` and `SLOTPASS_TEST_QEMU`, the directories that
     /// `provision --kernel 6.1`, `provision --kernel iommufd` and `provision --qemu` print.
     ///
     /// Only `guest-tests/run` sets them, so that a plain `cargo test --workspace` never boots machines.
@@ -69,6 +71,7 @@ impl Provisioned {
         Ok(Self {
             images,
             slotpass,
+            slotpass_over_ppt: env::var_os("SLOTPASS_OVER_PPT_BIN").map(PathBuf::from),
             installed_qemu,
             qemu_with_igb,
             kernel_6_1: env::var_os("SLOTPASS_TEST_KERNEL_6_1").map(PathBuf::from),
@@ -78,6 +81,13 @@ impl Provisioned {
 
     pub fn slotpass(&self) -> &Path {
         &self.slotpass
+    }
+
+    pub(crate) fn slotpass_over_ppt(&self) -> Result<&Path, Failure> {
+        self.slotpass_over_ppt.as_deref().ok_or(Failure::NotProvisioned {
+            what: "slotpass-over-ppt (SLOTPASS_OVER_PPT_BIN)",
+            command: "run",
+        })
     }
 
     fn emulator(&self, emulator: Emulator) -> Result<&Qemu, Failure> {

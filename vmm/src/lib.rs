@@ -2,9 +2,10 @@
 //!
 //! [`machine::run`] is a guest from its description to its end. [`kvm`] has the hypervisor and what `passthru`'s ports
 //! are on it, [`bus`] says who answers an access that exits, [`boot`] and [`acpi`] put a kernel and tables into
-//! [`memory`] as [`layout`] has it, and [`cli`] is the command line.
+//! [`memory`] as [`layout`] has it, and [`cli`] is the command line. [`bhyve`] has the descriptions of another VMM.
 
 pub mod acpi;
+pub mod bhyve;
 pub mod boot;
 pub mod bus;
 pub mod cli;
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod memory;
 pub mod page_times;
 pub mod port_options;
+pub mod ppt;
 pub mod rom_file;
 pub mod show;
 pub mod signals;

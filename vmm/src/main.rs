@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    vmm::cli::main(std::env::args_os())
+    vmm::cli::main(std::env::args_os(), None)
 }

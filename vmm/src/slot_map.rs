@@ -1,5 +1,7 @@
 //! Which device goes to which slot, checked as a whole before anything is opened.
 
+pub mod any_host;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,14 +10,17 @@ use std::str::FromStr;
 use devices::pci::PortBuses;
 use devices::pci::slots::{self, SlotConflict};
 use devices::pci::windows::{self, Available, FunctionBars, Plan, PlanError};
+use passthru::host::ppt;
 use passthru::host::simulated::{self, SimulatedError};
 use passthru::host::vfio::sysfs::{self, SysfsFunction};
 use passthru::host::vfio::{OpenError, preflight};
 use passthru::pci::bar::{self, Bar};
 use passthru::pci::rom::RomImage;
-use passthru::pci::{HostAddress, Slot, SlotError};
+use passthru::pci::{Slot, SlotError};
 
+use crate::bhyve::device::PptName;
 use crate::port_options::PortOptions;
+use crate::ppt::PptHost;
 use crate::rom_file::{self, RomFileError};
 
 /// A device as a user names it.
@@ -25,10 +30,15 @@ pub enum DeviceName {
     Host(String),
     /// A simulated function, `sim:NAME`.
     Simulated(String),
+    /// A function of an illumos host, `/dev/pptN`.
+    Ppt(String),
 }
 
 impl From<&str> for DeviceName {
     fn from(text: &str) -> DeviceName {
+        if text.starts_with("/dev/ppt") {
+            return DeviceName::Ppt(text.to_owned());
+        }
         match text.strip_prefix("sim:") {
             Some(name) => DeviceName::Simulated(name.to_owned()),
             None => DeviceName::Host(text.to_owned()),
@@ -39,7 +49,7 @@ impl From<&str> for DeviceName {
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DeviceName::Host(name) => f.write_str(name),
+            DeviceName::Host(name) | DeviceName::Ppt(name) => f.write_str(name),
             DeviceName::Simulated(name) => write!(f, "sim:{name}"),
         }
     }
@@ -92,6 +102,16 @@ impl FromStr for Assignment {
     }
 }
 
+impl fmt::Display for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.slot, self.device)?;
+        if self.port {
+            f.write_str(",port")?;
+        }
+        self.rom.as_ref().map_or(Ok(()), |rom| write!(f, ",rom={}", rom.display()))
+    }
+}
+
 /// Something that keeps a slot map from being used.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotMapError {
@@ -114,11 +134,41 @@ pub enum SlotMapError {
         /// Why.
         source: SimulatedError,
     },
+    /// This host has no functions of that name.
+    #[error(
+        "slot {slot}: {path}: that is a function of an illumos host, and this one is Linux; name a function by its address \
+         here, as `lspci -D` shows it (0000:01:00.0)"
+    )]
+    NoPpt {
+        /// The slot.
+        slot: Slot,
+        /// As given.
+        path: String,
+    },
+    /// A name that only FreeBSD gives.
+    #[error(
+        "slot {slot}: {name}: FreeBSD names functions so, and this host is Linux; name it by its address here, as \
+         `lspci -D` shows it (0000:01:00.0), in bhyve's words by bus, slot and func"
+    )]
+    FreeBsdPpt {
+        /// The slot.
+        slot: Slot,
+        /// As given.
+        name: String,
+    },
+    /// A function of an illumos host.
+    #[error("slot {slot}: {source}")]
+    Ppt {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: ppt::OpenError,
+    },
     /// One function in two slots.
-    #[error("{address} is assigned to slot {first} and to slot {second}; a function can be in one slot only")]
+    #[error("{device} is assigned to slot {first} and to slot {second}; a function can be in one slot only")]
     Twice {
         /// The function.
-        address: HostAddress,
+        device: String,
         /// One slot.
         first: Slot,
         /// The other.
@@ -144,6 +194,8 @@ pub enum Found {
     Host(SysfsFunction),
     /// By its name.
     Simulated(String),
+    /// By its path.
+    Ppt(String),
 }
 
 /// A slot map that was checked.
@@ -165,6 +217,7 @@ impl SlotMap {
         assignments: &[Assignment],
         options: &PortOptions,
         available: &Available,
+        ppt: Option<&dyn PptHost>,
     ) -> Result<SlotMap, Vec<SlotMapError>> {
         let mut errors: Vec<SlotMapError> = Vec::new();
         let wanted: Vec<(Slot, bool)> = assignments.iter().map(|a| (a.slot, a.port)).collect();
@@ -186,19 +239,19 @@ impl SlotMap {
                 errors.push(SlotMapError::Rom { slot: *slot, source });
                 None
             });
-            match find(*slot, device) {
+            match find(*slot, device, ppt) {
                 Ok((found, mut its)) => {
                     if let Some(image) = image {
                         its.retain(|bar| bar.index != bar::ROM);
                         its.extend(bar::rom(image.bar_size()).ok().flatten());
                         roms.insert(*slot, image);
                     }
-                    if let Found::Host(new) = &found
+                    if let Some(device) = found.only_one()
                         && let Some((first, _)) =
-                            functions.iter().find(|(_, old)| old.address() == Some(new.address))
+                            functions.iter().find(|(_, old)| old.only_one().as_ref() == Some(&device))
                     {
-                        let (address, first, second) = (new.address, *first, *slot);
-                        errors.push(SlotMapError::Twice { address, first, second });
+                        let (first, second) = (*first, *slot);
+                        errors.push(SlotMapError::Twice { device, first, second });
                     }
                     functions.push((*slot, found));
                     bars.push(FunctionBars { slot: *slot, bars: its });
@@ -224,16 +277,25 @@ impl SlotMap {
 }
 
 impl Found {
-    fn address(&self) -> Option<HostAddress> {
+    /// The name of what there is once only.
+    fn only_one(&self) -> Option<String> {
         match self {
-            Found::Host(function) => Some(function.address),
+            Found::Host(function) => Some(function.address.to_string()),
+            Found::Ppt(path) => Some(path.clone()),
             Found::Simulated(_) => None,
         }
     }
 }
 
-fn find(slot: Slot, device: &DeviceName) -> Result<(Found, Vec<Bar>), SlotMapError> {
+fn find(
+    slot: Slot,
+    device: &DeviceName,
+    ppt: Option<&dyn PptHost>,
+) -> Result<(Found, Vec<Bar>), SlotMapError> {
     match device {
+        DeviceName::Host(name) if PptName::of(name) == Some(PptName::FreeBsd) => {
+            Err(SlotMapError::FreeBsdPpt { slot, name: name.clone() })
+        }
         DeviceName::Host(name) => {
             let host = |source| SlotMapError::Host { slot, source };
             let function = sysfs::find(name).map_err(host)?;
@@ -244,6 +306,11 @@ fn find(slot: Slot, device: &DeviceName) -> Result<(Found, Vec<Bar>), SlotMapErr
         DeviceName::Simulated(name) => {
             let bars = simulated::bars(name).map_err(|source| SlotMapError::Simulated { slot, source })?;
             Ok((Found::Simulated(name.clone()), bars))
+        }
+        DeviceName::Ppt(path) => {
+            let host = ppt.ok_or_else(|| SlotMapError::NoPpt { slot, path: path.clone() })?;
+            let bars = host.bars(path).map_err(|source| SlotMapError::Ppt { slot, source })?;
+            Ok((Found::Ppt(path.clone()), bars))
         }
     }
 }
@@ -265,7 +332,7 @@ mod tests {
 
     fn check(texts: &[&str]) -> Result<SlotMap, Vec<String>> {
         let assignments: Vec<Assignment> = texts.iter().map(|t| t.parse().unwrap()).collect();
-        SlotMap::check(&assignments, &PortOptions::default(), &available())
+        SlotMap::check(&assignments, &PortOptions::default(), &available(), None)
             .map_err(|all| all.iter().map(ToString::to_string).collect())
     }
 
@@ -279,6 +346,7 @@ mod tests {
         let parsed: Assignment = "1:0:0=sim:demo,port".parse().unwrap();
         assert_eq!((parsed.port, parsed.device.to_string()), (true, "sim:demo".to_owned()));
         let parsed: Assignment = "1:0:0=sim:demo,rom=/a=b,port".parse().unwrap();
+        assert_eq!(parsed.to_string(), "1:0:0=sim:demo,port,rom=/a=b");
         assert_eq!((parsed.port, parsed.rom), (true, Some(PathBuf::from("/a=b"))));
         for text in [
             "",
@@ -311,7 +379,7 @@ mod tests {
     fn functions_behind_ports_and_ports_behind_which_nothing_is() {
         let assignments = ["1:0:0=sim:demo,port", "0:8:0=sim:demo"].map(|text| text.parse().unwrap());
         let options = PortOptions { empty: vec![3], ..PortOptions::default() };
-        let map = SlotMap::check(&assignments, &options, &available()).unwrap();
+        let map = SlotMap::check(&assignments, &options, &available(), None).unwrap();
         assert_eq!(map.ports, PortBuses::from_iter([1, 3]));
         assert_eq!(map.plan.ports().iter().map(|(bus, _)| *bus).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(map.plan.buses().len(), 1);
@@ -337,9 +405,22 @@ mod tests {
 
     #[test]
     fn every_reason_against_a_map_is_given() {
-        let reasons = check(&["0:0:0=sim:demo", "0:9:1=sim:demo", "0:10:0=sim:none", "0:11:0=0000:ff:1f.7"]);
+        let reasons = check(&[
+            "0:0:0=sim:demo",
+            "0:9:1=sim:demo",
+            "0:10:0=sim:none",
+            "0:11:0=0000:ff:1f.7",
+            "0:12:0=/dev/ppt0",
+        ]);
         let reasons = reasons.unwrap_err().join("\n");
-        for part in ["0:0:0", "0:9:0", "sim", "there are: demo", "0000:ff:1f.7"] {
+        for part in [
+            "0:0:0",
+            "0:9:0",
+            "sim",
+            "there are: demo",
+            "0000:ff:1f.7",
+            "/dev/ppt0: that is a function of an illumos",
+        ] {
             assert!(reasons.contains(part), "{part} in:\n{reasons}");
         }
         assert!(check(&["0:8:0=sim:demo", "0:8:0=sim:demo"]).unwrap_err().join("").contains("0:8:0"));

@@ -11,6 +11,7 @@ mod hotplug;
 mod linux;
 mod peer;
 mod ports;
+mod ppt;
 mod show;
 mod slots;
 mod vectors;
@@ -150,6 +151,10 @@ const SCENARIOS: &[Entry] = &[
         KernelIommufd,
         entry(Long, "zoo_kernel_iommufd", &[Intel48, Amd], zoo::iommufd_kernel::nvme_and_nic),
     ),
+    entry(Default, "ppt_nvme_and_nic", &[Intel48], ppt::nvme_and_nic),
+    entry(Long, "ppt_nvme_and_nic", &[Amd], ppt::nvme_and_nic),
+    entry(Default, "ppt_further_functions", &[Intel48], ppt::further_functions),
+    entry(Long, "ppt_further_functions", &[Amd], ppt::further_functions),
     entry(Peer, "peer_nvme_and_nic", &[Intel48, Intel39, Amd], peer::nvme_and_nic),
     entry(Peer, "peer_events", &[Intel48], peer::events),
     needs(KernelIommufd, entry(Peer, "peer_events_with_iommufd", &[Intel48], peer::events_with_iommufd)),

@@ -1,16 +1,21 @@
 //! The command line.
 
+mod check;
 mod ctl;
 mod exit;
+mod export;
 mod run;
 mod show;
+mod slots;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::console;
+use crate::ppt::PptHost;
 
 /// Puts host PCI functions into a virtual machine's slots.
 ///
@@ -31,10 +36,12 @@ enum Command {
     Run(Box<run::Arguments>),
     Show(show::Arguments),
     Ctl(ctl::Arguments),
+    Check(check::Arguments),
+    Export(export::Arguments),
 }
 
-/// Runs the program with these arguments, of which the first is its name.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+/// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
+pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHost>>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -50,9 +57,11 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         print(panic);
     }));
     match cli.command {
-        Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose),
+        Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose, ppt),
         Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
         Some(Command::Show(arguments)) => show::show(&arguments),
+        Some(Command::Check(arguments)) => check::check(arguments),
+        Some(Command::Export(arguments)) => export::export(arguments),
         None => run::demo(cli.verbose),
     }
 }

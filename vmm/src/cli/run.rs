@@ -2,20 +2,25 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
 use super::exit;
+use crate::bhyve;
+use crate::bhyve::description::Described;
+use crate::bhyve::error::BhyveError;
 use crate::config::{ConfigError, VmFile};
 use crate::machine::{
     self, Description, EventPolicy, Image, MOST_CPUS, MachineError, OnError, OnRequest, Outcome, UseIommufd,
 };
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
+use crate::ppt::PptHost;
 use crate::slot_map::Assignment;
 
 /// Boots a guest with functions of this host in its slots
@@ -26,6 +31,10 @@ pub struct Arguments {
     /// A VM's description in JSON; options given beside it count more, and slots and ports are added
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A VM's description in bhyve's form, bhyve_config(5): its passthru slots, memory.size and cpus; options given beside
+    /// it count more, and slots are added
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    bhyve_config: Option<PathBuf>,
     /// Linux bzImage, PVH ELF or multiboot 1 image
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -144,6 +153,8 @@ fn check_cpus(cpus: u32) -> Result<(), CpusError> {
 enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Bhyve(#[from] BhyveError),
     #[error("no kernel: give --kernel FILE, or \"kernel\" in the --config file")]
     NoKernel,
     #[error("cpus: {0}")]
@@ -156,9 +167,10 @@ enum RunError {
 
 impl Arguments {
     fn description(self) -> Result<Description, RunError> {
-        let file = match &self.config {
-            Some(path) => VmFile::read(path)?,
-            None => VmFile::default(),
+        let file = match (&self.config, &self.bhyve_config) {
+            (Some(path), _) => VmFile::read(path)?,
+            (_, Some(path)) => bhyve_config(path)?,
+            _ => VmFile::default(),
         };
         let mut assignments: Vec<Assignment> = file.assignments().collect();
         assignments.extend(self.slots);
@@ -188,14 +200,25 @@ impl Arguments {
             control: self.control.or(file.control),
             require_reset: self.require_reset || file.require_reset,
             iommufd: self.iommufd.or(file.iommufd).unwrap_or_default(),
+            ppt: None,
             no_reboot: self.no_reboot || file.no_reboot,
             page_times: self.stats.is_some(),
         })
     }
 }
 
+/// What bhyve's file says, and to the log what is left out of it.
+fn bhyve_config(path: &Path) -> Result<VmFile, BhyveError> {
+    let Described { file, notes } = bhyve::config::read(path)?;
+    for note in &notes {
+        let level = if note.is_warning() { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "{note}");
+    }
+    Ok(file)
+}
+
 /// Runs a guest as the arguments say.
-pub fn run(arguments: Arguments, verbose: u8) -> ExitCode {
+pub fn run(arguments: Arguments, verbose: u8, ppt: Option<Arc<dyn PptHost>>) -> ExitCode {
     let stats = arguments.stats.clone();
     let log = arguments.log.clone();
     if let Err(error) = start_log(log.as_ref(), verbose) {
@@ -204,7 +227,7 @@ pub fn run(arguments: Arguments, verbose: u8) -> ExitCode {
     let outcome = arguments.description().and_then(|description| {
         // Before the guest runs, whose counts would be lost for a name that is wrong.
         let stats = stats.map(StatsFile::open).transpose()?;
-        Ok((machine::run(&description)?, stats))
+        Ok((machine::run(&Description { ppt, ..description })?, stats))
     });
     match outcome {
         Ok((outcome, stats)) => finish(&outcome, stats),
@@ -234,6 +257,7 @@ pub fn demo(verbose: u8) -> ExitCode {
         control: None,
         require_reset: true,
         iommufd: UseIommufd::Auto,
+        ppt: None,
         no_reboot: true,
         page_times: false,
     };

@@ -1,11 +1,13 @@
 //! What a machine is to be, and what became of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{EventPolicy, UseIommufd};
 use crate::control::Stop;
 use crate::memory::{Backing, RamSize};
 use crate::port_options::PortOptions;
+use crate::ppt::PptHost;
 use crate::slot_map::Assignment;
 use crate::stats::Stats;
 
@@ -53,6 +55,8 @@ pub struct Description {
     pub require_reset: bool,
     /// How functions of this host are opened.
     pub iommufd: UseIommufd,
+    /// Where functions named `/dev/pptN` are, if anywhere.
+    pub ppt: Option<Arc<dyn PptHost>>,
     /// A reset by the guest ends it.
     pub no_reboot: bool,
     /// What is done about what hosts tell of functions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use passthru::attached::AttachError;
 use passthru::host::HostError;
+use passthru::host::ppt;
 use passthru::host::simulated::SimulatedError;
 use passthru::host::vfio::{NoReset, OpenError};
 use passthru::pci::Slot;
@@ -49,6 +50,14 @@ pub enum MachineError {
         /// Why.
         source: OpenError,
     },
+    /// A function of an illumos host cannot be opened.
+    #[error("slot {slot}: {source}")]
+    Ppt {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: ppt::OpenError,
+    },
     /// A simulated function cannot be made.
     #[error("slot {slot}: {source}")]
     Simulated {
@@ -80,6 +89,17 @@ pub enum MachineError {
         device: Arc<str>,
         /// Why not.
         source: NoReset,
+    },
+    /// The same of an illumos host's.
+    #[error(
+        "slot {slot}: {device} cannot be reset: it has no FLR, and illumos has no other way; it would come to the guest as \
+         its last user left it; leave out --require-reset to accept that"
+    )]
+    NoPptReset {
+        /// The slot.
+        slot: Slot,
+        /// The function.
+        device: Arc<str>,
     },
     /// ACPI tables.
     #[error(transparent)]

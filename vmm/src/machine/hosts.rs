@@ -1,10 +1,13 @@
 //! The hosts' side of the functions in the slots: all are open before one of them is reset or attached.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use log::{info, warn};
 use parking_lot::Mutex;
+use passthru::host::ppt::sys::Sys;
+use passthru::host::ppt::{self, PptFunction};
 use passthru::host::simulated::SimulatedFunction;
 use passthru::host::vfio::sysfs::SysfsFunction;
 use passthru::host::vfio::{Interface, Ioas, OpenError, VfioFunction};
@@ -13,6 +16,7 @@ use passthru::pci::{HostAddress, Slot};
 use passthru::ports::Ports;
 
 use super::error::MachineError;
+use crate::ppt::{PptHost, PptVm};
 use crate::slot_map::Found;
 
 /// Whether functions of this host are opened by their own device files and iommufd, or by group and container.
@@ -69,17 +73,31 @@ pub struct Hosts {
     require_reset: bool,
     /// Made with the first function of this host's; the others go in there too.
     ioas: Mutex<Option<Arc<Ioas>>>,
+    ppt: Option<Arc<dyn PptHost>>,
+    /// Made with the first function of that host's.
+    ppt_vm: Mutex<Option<Arc<PptVm>>>,
 }
 
 enum Opened {
     Vfio(Box<VfioFunction>),
     Simulated(Box<SimulatedFunction>),
+    Ppt(Box<PptFunction<Arc<dyn Sys>>>),
 }
 
 impl Hosts {
     /// Nothing is open.
-    pub fn new(ports: Ports, iommufd: UseIommufd, require_reset: bool) -> Hosts {
-        Hosts { ports, iommufd, require_reset, ioas: Mutex::default() }
+    pub fn new(
+        ports: Ports,
+        iommufd: UseIommufd,
+        require_reset: bool,
+        ppt: Option<Arc<dyn PptHost>>,
+    ) -> Hosts {
+        Hosts { ports, iommufd, require_reset, ioas: Mutex::default(), ppt, ppt_vm: Mutex::default() }
+    }
+
+    /// Where functions named `/dev/pptN` are.
+    pub fn ppt(&self) -> Option<&dyn PptHost> {
+        self.ppt.as_deref()
     }
 
     /// Opens these functions, in their order, or none.
@@ -104,6 +122,12 @@ impl Hosts {
                 let function = VfioFunction::open(&ioas, function, slot).map_err(error)?;
                 Ok(Opened::Vfio(Box::new(function)))
             }
+            Found::Ppt(path) => {
+                let error = |source| MachineError::Ppt { slot, source };
+                let vm = self.ppt_vm().map_err(error)?;
+                let function = PptFunction::open(&vm, Path::new(path)).map_err(error)?;
+                Ok(Opened::Ppt(Box::new(function)))
+            }
         }
     }
 
@@ -125,6 +149,17 @@ impl Hosts {
         Ok(ioas.insert(opened).clone())
     }
 
+    fn ppt_vm(&self) -> Result<Arc<PptVm>, ppt::OpenError> {
+        let mut vm = self.ppt_vm.lock();
+        if let Some(vm) = &*vm {
+            return Ok(vm.clone());
+        }
+        // A slot map with such a function was only made where there is such a host.
+        let host = self.ppt.as_ref().ok_or(ppt::OpenError::NoHost)?;
+        let made = host.vm(&self.ports)?;
+        Ok(vm.insert(made).clone())
+    }
+
     fn settle(
         &self,
         slot: Slot,
@@ -133,6 +168,12 @@ impl Hosts {
     ) -> Result<Arc<dyn HostFunction>, MachineError> {
         let function: Arc<dyn HostFunction> = match function {
             Opened::Simulated(function) => Arc::from(function as Box<dyn HostFunction>),
+            Opened::Ppt(function) => {
+                if self.require_reset && function.report().reset.is_none() {
+                    return Err(MachineError::NoPptReset { slot, device: function.name().clone() });
+                }
+                Arc::from(function as Box<dyn HostFunction>)
+            }
             Opened::Vfio(mut function) => {
                 if let Err(source) = function.settle_reset(together) {
                     let device = function.name().clone();
@@ -158,7 +199,7 @@ impl Hosts {
 fn of_this_host(functions: &[(Slot, Found)]) -> impl Iterator<Item = &SysfsFunction> {
     functions.iter().filter_map(|(_, found)| match found {
         Found::Host(function) => Some(function),
-        Found::Simulated(_) => None,
+        Found::Simulated(_) | Found::Ppt(_) => None,
     })
 }
 

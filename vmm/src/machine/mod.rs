@@ -132,8 +132,13 @@ impl Machine {
         let template = Template::new(vm.kvm(), description.cpus)?;
         let ram_end = address_ranges::ram_end(description.memory);
         let available = address_ranges::available(ram_end, template.address_bits());
-        let map = SlotMap::check(&description.assignments, &description.ports, &available)
-            .map_err(MachineError::SlotMap)?;
+        let map = SlotMap::check(
+            &description.assignments,
+            &description.ports,
+            &available,
+            description.ppt.as_deref(),
+        )
+        .map_err(MachineError::SlotMap)?;
         // Before a device is touched: another machine may have this path.
         let socket = description.control.as_deref().map(SocketFile::make).transpose()?;
         let bridges: Vec<acpi::HostBridge> = map
@@ -164,7 +169,12 @@ impl Machine {
         };
         let functions = Arc::new(Functions::default());
         let root_ports = Arc::new(RootPorts::new(&map, functions.clone(), vm.fd().clone()));
-        let hosts = Hosts::new(ports.clone(), description.iommufd, description.require_reset);
+        let hosts = Hosts::new(
+            ports.clone(),
+            description.iommufd,
+            description.require_reset,
+            description.ppt.clone(),
+        );
         let space = Arc::new(AddressSpace::new(memory.clone()));
         functions.add(functions::attach(&map, &space, &hosts)?);
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);

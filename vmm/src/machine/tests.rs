@@ -15,6 +15,7 @@ fn description(slots: &[&str]) -> Description {
         assignments: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
         ports: PortOptions { empty: vec![2], ..PortOptions::default() },
         require_reset: false,
+        ppt: None,
         iommufd: UseIommufd::Auto,
         no_reboot: true,
         events: EventPolicy::default(),

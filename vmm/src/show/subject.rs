@@ -68,7 +68,7 @@ impl Subject {
     pub fn find(device: &DeviceName) -> Result<Subject, ShowError> {
         match device {
             DeviceName::Simulated(name) => Ok(Subject::simulated(name)?),
-            DeviceName::Host(name) => {
+            DeviceName::Host(name) | DeviceName::Ppt(name) => {
                 let function = sysfs::find(name)?;
                 let name = function.address.to_string();
                 Subject::host(&name, &Path::new(sysfs::DEVICES).join(&name))

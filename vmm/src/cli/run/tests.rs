@@ -25,6 +25,7 @@ fn described(file: &str, options: &[&str]) -> Result<String, String> {
 /// Each option, what it can be given, and the same in a file; nothing for what is said of a run, not of a VM.
 const OPTIONS: &[(&str, Option<&str>, &str, &str)] = &[
     ("config", None, "", ""),
+    ("bhyve-config", None, "", ""),
     ("log", None, "", ""),
     ("stats", None, "", ""),
     ("kernel", Some("kernel"), "other", r#""other""#),

@@ -230,7 +230,7 @@ impl Machinery {
             excluded: Vec::new(),
         };
         let options = PortOptions { empty: Vec::new(), window: PortWindow::NONE };
-        let map = SlotMap::check(&functions, &options, &room)
+        let map = SlotMap::check(&functions, &options, &room, self.hosts.ppt())
             .map_err(|errors| errors.iter().map(in_a_window).collect::<Vec<_>>().join("\n"))?;
         let there = self.functions.lock();
         for (slot, found) in &map.functions {
