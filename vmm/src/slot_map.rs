@@ -278,7 +278,7 @@ impl SlotMap {
 
 impl Found {
     /// The name of what there is once only.
-    fn only_one(&self) -> Option<String> {
+    pub fn only_one(&self) -> Option<String> {
         match self {
             Found::Host(function) => Some(function.address.to_string()),
             Found::Ppt(path) => Some(path.clone()),

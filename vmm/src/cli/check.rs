@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::exit;
 use super::slots::{self, Sources};
+use crate::slot_map::Assignment;
 
 /// Checks a slot map, given as with run or in bhyve's form, and shows it
 ///
@@ -16,6 +17,13 @@ use super::slots::{self, Sources};
 pub struct Arguments {
     #[command(flatten)]
     sources: Sources,
+}
+
+/// A name that nothing can have, as a JSON file may give it.
+fn unusable(assignment: &Assignment) -> Option<String> {
+    let rom = assignment.rom.as_ref().map(|rom| rom.to_string_lossy().into_owned());
+    let names = [Some(assignment.device.to_string()), rom];
+    names.into_iter().flatten().find(|name| name.is_empty() || name.contains(char::is_control))
 }
 
 /// Shows it on stdout.
@@ -30,6 +38,14 @@ pub fn check(arguments: Arguments) -> ExitCode {
     let mut text = String::new();
     for assignment in &slots.assignments {
         let line = assignment.to_string();
+        if let Some(name) = unusable(assignment) {
+            let _ = writeln!(
+                io::stderr(),
+                "slotpass: slot {}: {name:?} is no name of a device or file",
+                assignment.slot
+            );
+            return exit::FAILED;
+        }
         if line.parse().as_ref() != Ok(assignment) {
             let slot = assignment.slot;
             let _ = writeln!(

@@ -16,6 +16,7 @@ mod vcpu_threads;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -216,6 +217,7 @@ impl Machine {
             vcpus: threads.clone(),
             control: control.clone(),
             status: Status::of(description.cpus, description.memory),
+            ending: AtomicBool::new(false),
         };
         let hotplug = Hotplug::start(machinery, description.events, &functions, &root_ports, control.clone())
             .map_err(process("hot-plug thread"))?;

@@ -70,6 +70,7 @@ fn what_is_wrong_is_said_with_its_place() {
             &["check", "--slot", "0:8:0=/dev/ppt0", "--slot", "0:9:0=/dev/ppt0"],
             &["/dev/ppt0 is assigned to slot"],
         ),
+        (&["check", "--config", "empty.json"], &["slot 0:8:0: \"\" is no name of a device"]),
         (&["export", "--slot", "0:8:0=/dev/ppt0"], &["--bhyve"]),
         (&["export", "--bhyve", "--slot", "0:8:0=sim:demo"], &["sim:demo is a simulated function"]),
         (&["export", "--bhyve", "--slot", "1:0:0=/dev/ppt0,port"], &["slot 1:0:0: behind a root port"]),
@@ -78,8 +79,10 @@ fn what_is_wrong_is_said_with_its_place() {
         (&["run", "--kernel", "k", "--bhyve-config", "bad.cfg"], &["bad.cfg:2: slot 0:8:0 has no device"]),
         (&["run", "--config", "vm.json", "--bhyve-config", "vm.cfg"], &["cannot be used with"]),
     ] {
-        let run =
-            Slotpass::new().file("vm.cfg", CONFIG).file("bad.cfg", "# no device\npci.0.8.0.path=/dev/ppt0\n");
+        let run = Slotpass::new()
+            .file("vm.cfg", CONFIG)
+            .file("bad.cfg", "# no device\npci.0.8.0.path=/dev/ppt0\n")
+            .file("empty.json", r#"{"pci_devices": [{"path": "", "pci_slot": "0:8:0"}]}"#);
         run.args(arguments).end().expect_refusal(parts);
     }
 }

@@ -127,6 +127,11 @@ impl RootPort {
         self.port.lock().permits_exchange()
     }
 
+    /// The power indicator blinks: the guest is about to turn the power off or on (PCIe 6.0 §6.7.1.1.2).
+    pub fn is_blinking(&self) -> bool {
+        self.port.lock().is_blinking()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Port) -> Vec<PortEvent>) {
         // The lock is held until everybody was told, so that two changes are told in the order in which they happened.
         let mut port = self.port.lock();

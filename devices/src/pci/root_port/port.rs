@@ -142,7 +142,15 @@ impl Port {
     }
 
     pub fn permits_exchange(&self) -> bool {
-        !self.has_power() && self.space.u16(SLOT_CONTROL) & SLOT_POWER_INDICATOR == SLOT_POWER_INDICATOR_OFF
+        !self.has_power() && self.power_indicator() == SLOT_POWER_INDICATOR_OFF
+    }
+
+    pub fn is_blinking(&self) -> bool {
+        self.power_indicator() == SLOT_POWER_INDICATOR_BLINKS
+    }
+
+    fn power_indicator(&self) -> u16 {
+        self.space.u16(SLOT_CONTROL) & SLOT_POWER_INDICATOR
     }
 
     /// Whether the functions behind the port are connected to it.

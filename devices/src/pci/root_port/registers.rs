@@ -88,6 +88,7 @@ pub(super) const SLOT_ENABLE_LINK: u16 = 1 << 12;
 const SLOT_INDICATORS: u16 = 0xf << 6;
 pub(super) const SLOT_INDICATORS_OFF: u16 = 0xf << 6;
 pub(super) const SLOT_POWER_INDICATOR: u16 = 0x3 << 8;
+pub(super) const SLOT_POWER_INDICATOR_BLINKS: u16 = 0x2 << 8;
 pub(super) const SLOT_POWER_INDICATOR_OFF: u16 = 0x3 << 8;
 /// Power indicator on, attention indicator off.
 pub(super) const SLOT_INDICATORS_POWERED: u16 = 0x1 << 8 | 0x3 << 6;

@@ -241,6 +241,7 @@ fn a_card_is_asked_for_and_given() {
     assert_eq!(read16(&port, SLOT_STATUS), SLOT_PRESENT);
     // The power indicator blinks for five seconds; then the power goes.
     assert_eq!(change(&mut port, SLOT_CONTROL, 3 << 8, 2 << 8), []);
+    assert!(port.is_blinking() && !port.permits_exchange());
     let events = change(&mut port, SLOT_CONTROL, 0, SLOT_POWER_OFF);
     let closed = [PortEvent::Buses(None), PortEvent::Windows(PortWindows::default()), PortEvent::LinkDown];
     assert_eq!(events[..3], closed);

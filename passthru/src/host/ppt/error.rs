@@ -115,6 +115,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// As the kernel would say it of a vector, without being asked.
+    pub(super) fn no_vector(errno: i32) -> Refusal {
+        Call::Msix.refused(io::Error::from_raw_os_error(errno))
+    }
+
     /// The same once more, for each that it concerns.
     pub(super) fn again(&self) -> Refusal {
         let source = match self.source.raw_os_error() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 
+use libc::EINVAL;
 use log::{debug, warn};
 use parking_lot::Mutex;
 
@@ -34,6 +35,8 @@ pub struct PptFunction<S: Sys> {
     pub(super) description: Description,
     pub(super) report: Report,
     pub(super) first: Mutex<FirstInterface>,
+    /// MSI-X vectors that are armed.
+    pub(super) armed: Mutex<BTreeSet<u16>>,
 }
 
 /// What a kernel of the first interface has to be spared of, and still has.
@@ -41,8 +44,8 @@ pub struct PptFunction<S: Sys> {
 pub(super) struct FirstInterface {
     /// Mapped: it unmaps nothing.
     kept: HashSet<(BarRange, u64)>,
-    /// Armed MSI-X vectors, which are taken down one by one.
-    armed: BTreeSet<u16>,
+    /// MSI-X cannot be turned on before the function is unbound.
+    no_msix: bool,
 }
 
 /// A function while it is bound.
@@ -102,20 +105,49 @@ impl<S: Sys> PptFunction<S> {
         errors
     }
 
-    fn set_msix(&self, change: &VectorChange) -> Result<(), HostError> {
-        let message = match change.state {
-            VectorState::Armed(message) => Some(message),
-            VectorState::Masked => None,
-        };
-        let set = self.bound.vm.msix(&self.bound.device, change.vector, message);
-        let operation = Operation::Vector { kind: MessageKind::Msix, vector: change.vector };
-        set.map_err(|refusal| self.error(operation, refusal))?;
-        let armed = &mut self.first.lock().armed;
-        match message {
-            Some(_) => armed.insert(change.vector),
-            None => armed.remove(&change.vector),
-        };
-        Ok(())
+    fn set_msix(&self, changes: &[VectorChange]) -> Vec<HostError> {
+        let (vm, device) = (&self.bound.vm, &self.bound.device);
+        let mut armed = self.armed.lock();
+        let mut errors = Vec::new();
+        let mut refused: Option<Refusal> = None;
+        for change in changes {
+            let message = match change.state {
+                VectorState::Armed(message) => Some(message),
+                VectorState::Masked => None,
+            };
+            let set = match &refused {
+                Some(refusal) => Err(refusal.again()),
+                None if self.first.lock().no_msix => Err(Refusal::no_vector(EINVAL)),
+                None => vm.msix(device, change.vector, message),
+            };
+            match set {
+                Ok(()) if message.is_some() => drop(armed.insert(change.vector)),
+                Ok(()) => drop(armed.remove(&change.vector)),
+                Err(refusal) => {
+                    if refused.is_none() && refusal.reason == Reason::NoVector && armed.is_empty() {
+                        self.give_up_msix();
+                        refused = Some(refusal.again());
+                    }
+                    let operation = Operation::Vector { kind: MessageKind::Msix, vector: change.vector };
+                    errors.push(self.error(operation, refusal));
+                }
+            }
+        }
+        errors
+    }
+
+    /// The kernel could not allocate the function's vectors. It remembers how many there were to be all the same, and would
+    /// use what is not there with the next request for one of them (`ppt_setup_msix`), unless MSI-X is turned off first.
+    fn give_up_msix(&self) {
+        let (vm, device) = (&self.bound.vm, &self.bound.device);
+        match vm.interface() {
+            Interface::Version(_) => {
+                if let Err(refusal) = vm.disable_msix(device) {
+                    debug!("{}: {refusal}", self.name());
+                }
+            }
+            Interface::First => self.first.lock().no_msix = true,
+        }
     }
 }
 
@@ -157,19 +189,25 @@ impl<S: Sys> HostFunction for PptFunction<S> {
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         let operation = Operation::ConfigRead { offset, len: data.len() };
-        let read = match usize::from(offset) + data.len() {
-            // Nothing shows what is behind the first 256 bytes.
-            end if end > CONVENTIONAL_SIZE => Err(io::ErrorKind::Unsupported.into()),
-            _ => self.bound.device.config_read(offset, data.len() as u32),
-        };
-        read.map(|value| put(data, value)).map_err(|source| self.error(operation, source))
+        // Nothing shows what is behind the first 256 bytes.
+        let read = split(offset.into(), data.len(), CONVENTIONAL_SIZE as u64, 4).and_then(|parts| {
+            let mut rest = data;
+            for (at, width) in parts {
+                let (part, behind) = std::mem::take(&mut rest).split_at_mut(width);
+                put(part, self.bound.device.config_read(at as u16, width as u32)?);
+                rest = behind;
+            }
+            Ok(())
+        });
+        read.map_err(|source| self.error(operation, source))
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), HostError> {
         let write = || {
             let passed = self.filter.pass(offset, data).ok_or(io::ErrorKind::Unsupported)?;
             let device = &self.bound.device;
-            if passed.len() == data.len() {
+            let is_aligned = usize::from(offset) % data.len().max(1) == 0;
+            if passed.len() == data.len() && is_aligned {
                 let bytes: Vec<u8> = passed.iter().map(|(_, byte)| *byte).collect();
                 return device.config_write(offset, data.len() as u32, get(&bytes));
             }
@@ -244,23 +282,25 @@ impl<S: Sys> HostFunction for PptFunction<S> {
     fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
         match kind {
             MessageKind::Msi => self.set_msi(count, changes),
-            // The first request for a vector turns MSI-X on, also one that takes it down.
+            // The first request for a vector allocates all of them, also one that takes it down.
             MessageKind::Msix if changes.is_empty() => {
-                let first = VectorChange { vector: 0, state: VectorState::Masked };
-                self.set_msix(&first).err().into_iter().collect()
+                self.set_msix(&[VectorChange { vector: 0, state: VectorState::Masked }])
             }
-            MessageKind::Msix => changes.iter().filter_map(|change| self.set_msix(change).err()).collect(),
+            MessageKind::Msix => self.set_msix(changes),
         }
     }
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {
         let (vm, device) = (&self.bound.vm, &self.bound.device);
+        let armed = match kind {
+            MessageKind::Msi => BTreeSet::new(),
+            MessageKind::Msix => std::mem::take(&mut *self.armed.lock()),
+        };
         let off = match (kind, vm.interface()) {
             (MessageKind::Msi, _) => vm.msi(device, 0, MsiMessage::default()),
             (MessageKind::Msix, Interface::Version(_)) => vm.disable_msix(device),
             // One by one, whatever comes of each; the host's vectors stay allocated, and silent.
             (MessageKind::Msix, Interface::First) => {
-                let armed = std::mem::take(&mut self.first.lock().armed);
                 armed.into_iter().map(|vector| vm.msix(device, vector, None)).fold(Ok(()), Result::and)
             }
         };

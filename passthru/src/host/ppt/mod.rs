@@ -18,6 +18,9 @@
 //! * the kernel of 2018 unmaps nothing until a function is unbound: BARs stay where the guest has them first. Nor does it
 //!   turn MSI-X off: MSI is refused from then on, and what is signalled meanwhile comes when MSI-X is on again.
 //!
+//! * MSI-X is on in a function while the kernel has a vector armed, so that one whose only vector the guest masks has it off
+//!   meanwhile.
+//!
 //! Everything goes through a [`sys::Sys`], so that it is the same code wherever the answers come from.
 
 mod abi;

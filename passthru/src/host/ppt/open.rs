@@ -98,8 +98,8 @@ impl<S: Sys> PptFunction<S> {
             .filter(|(bar, _)| table_bar.as_ref().is_some_and(|table| table.bar() == *bar))
             .map(|(_, offset)| offset);
         let description = Description { config, bars: regions, rom: Region::default() };
-        let first = Mutex::default();
-        Ok(PptFunction { table_bar, bound, bars, filter, pending, description, report, first })
+        let (first, armed) = (Mutex::default(), Mutex::default());
+        Ok(PptFunction { table_bar, bound, bars, filter, pending, description, report, first, armed })
     }
 }
 

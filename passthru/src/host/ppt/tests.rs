@@ -440,6 +440,48 @@ fn the_kernel_of_2018_keeps_what_it_mapped() {
 }
 
 #[test]
+fn vectors_that_could_not_be_allocated_are_given_up_before_the_next_request() {
+    let armed = |vector| VectorChange { vector, state: VectorState::Armed(MsiMessage::default()) };
+    let requests = |script: &Script| -> Vec<i32> {
+        let calls = script.take().into_iter();
+        calls.map(|call| if let Call::Ioctl(_, request, _) = call { request } else { 0 }).collect()
+    };
+    let (script, host) = function(Script::failing(0x76700c, libc::EINVAL));
+    for changes in [&[][..], &[armed(1), armed(2), armed(3)]] {
+        let errors = host.set_vectors(MessageKind::Msix, 8, changes);
+        assert_eq!(errors.len(), changes.len().max(1));
+        assert!(errors.iter().all(|error| error.source.errno() == Some(libc::EINVAL)));
+        assert_eq!(requests(&script), [0x76700c, 0x766d1f]);
+    }
+    // One of several that are on is no reason.
+    script.errors.lock().clear();
+    assert!(host.set_vectors(MessageKind::Msix, 8, &[armed(1)]).is_empty());
+    script.errors.lock().insert(0x76700c, libc::EINVAL);
+    assert_eq!(host.set_vectors(MessageKind::Msix, 8, &[armed(2), armed(3)]).len(), 2);
+    assert_eq!(requests(&script), [0x76700c; 3]);
+
+    // Without a request for that, nothing is asked any more.
+    let (script, host) = function(Script::failing(0x564d04, libc::ENOTTY));
+    script.errors.lock().insert(0x76700c, libc::EINVAL);
+    assert_eq!(host.set_vectors(MessageKind::Msix, 8, &[armed(1), armed(2)]).len(), 2);
+    assert_eq!(host.set_vectors(MessageKind::Msix, 8, &[armed(1)]).len(), 1);
+    assert_eq!(requests(&script), [0x76700c]);
+}
+
+#[test]
+fn registers_are_accessed_where_they_are() {
+    let (script, host) = function(Script::new());
+    let mut data = [0; 2];
+    host.config_read(0x01, &mut data).unwrap();
+    assert_eq!(data, [0x80, 0xd2], "vendor 0x8086, device 0x37d2");
+    host.config_write(0x89, &[1, 2]).unwrap();
+    let fields = |offset: u64, width, value| argument(16, &[(0, offset, 8), (8, width, 4), (12, value, 4)]);
+    let read = |offset| Call::Ioctl(PPT, 0x505401, fields(offset, 1, 0));
+    let write = |offset, value| Call::Ioctl(PPT, 0x505402, fields(offset, 1, value));
+    assert_eq!(script.take(), [read(1), read(2), write(0x89, 1), write(0x8a, 2)]);
+}
+
+#[test]
 fn pending_bits_are_the_functions_own() {
     let (_, function) = function(Script::new());
     let pending = |vector| function.is_pending(MessageKind::Msix, vector);

@@ -54,9 +54,12 @@ impl<S: Sys> Vm<S> {
     }
 
     fn new(file: File<S>, memory: GuestMemory) -> Arc<Vm<S>> {
-        let version =
-            file.call(VMM_INTERFACE_VERSION, &mut ()).ok().and_then(|version| u32::try_from(version).ok());
-        let interface = version.map_or(Interface::First, Interface::Version);
+        let interface = match file.call(VMM_INTERFACE_VERSION, &mut ()) {
+            Ok(version) => Interface::Version(version.unsigned_abs()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => Interface::First,
+            // It has the request, whatever became of it.
+            Err(_) => Interface::Version(0),
+        };
         Arc::new(Vm { file, memory, interface })
     }
 

@@ -1,6 +1,7 @@
 //! What is done to the machine when functions come and go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::machine::hosts::Hosts;
 use crate::machine::root_ports::RootPorts;
 use crate::machine::vcpu_threads::VcpuThreads;
 use crate::port_options::{PortOptions, PortWindow};
-use crate::slot_map::{Assignment, Found, SlotMap, SlotMapError};
+use crate::slot_map::{Assignment, SlotMap, SlotMapError};
 use crate::{layout, wording};
 
 /// How long a function that has left the guest may be held by a vCPU that has it in its view of the bus.
@@ -56,6 +57,8 @@ pub struct Machinery {
     pub control: Arc<Control>,
     /// How the machine is, but for what changes.
     pub status: Status,
+    /// The machine ends: nobody waits for the guest any more.
+    pub ending: AtomicBool,
 }
 
 /// Carries out what is decided.
@@ -86,6 +89,7 @@ impl Cards {
 
     /// Waits for what was begun.
     pub fn finish(&mut self) {
+        self.machinery.ending.store(true, Ordering::Relaxed);
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
@@ -128,6 +132,10 @@ impl Guest for Cards {
 
     fn permits_exchange(&self, bus: u8) -> bool {
         self.machinery.root_ports.port(bus).is_some_and(|port| port.permits_exchange())
+    }
+
+    fn is_blinking(&self, bus: u8) -> bool {
+        self.machinery.root_ports.port(bus).is_some_and(|port| port.is_blinking())
     }
 
     fn press_attention(&self, bus: u8) {
@@ -204,7 +212,8 @@ impl Machinery {
     fn await_exchange(&self, bus: u8) {
         let until = Instant::now() + DONE_WITH_SLOT;
         let busy = || self.root_ports.port(bus).is_some_and(|port| !port.permits_exchange());
-        while busy() && Instant::now() < until && self.control.peek().is_none() {
+        let ends = || self.ending.load(Ordering::Relaxed) || self.control.peek().is_some();
+        while busy() && Instant::now() < until && !ends() {
             thread::sleep(LOOK);
         }
     }
@@ -234,8 +243,7 @@ impl Machinery {
             .map_err(|errors| errors.iter().map(in_a_window).collect::<Vec<_>>().join("\n"))?;
         let there = self.functions.lock();
         for (slot, found) in &map.functions {
-            let Found::Host(function) = found else { continue };
-            let name = function.address.to_string();
+            let Some(name) = found.only_one() else { continue };
             if let Some(other) = there.iter().find(|other| **other.host().name() == *name) {
                 return Err(format!("slot {slot}: {name} is in slot {} of this guest already", other.slot()));
             }

@@ -53,6 +53,8 @@ pub trait Guest {
     fn is_powered(&self, bus: u8) -> bool;
     /// The guest lets the card in a port's slot be taken out.
     fn permits_exchange(&self, bus: u8) -> bool;
+    /// The guest is about to turn the power of a port's slot off or on.
+    fn is_blinking(&self, bus: u8) -> bool;
     /// Presses the attention button of a port's slot.
     fn press_attention(&self, bus: u8);
     /// Tells the guest, by the port before it, that a function failed. False where that cannot be.
@@ -75,6 +77,8 @@ enum Work {
         askers: Vec<(Instant, Reply)>,
         /// When it is taken if the guest has not let go.
         take: Option<Instant>,
+        /// When the attention button is to be pressed, if it was not because it had been a moment before.
+        press: Option<Instant>,
     },
     Closing {
         removed: Vec<Listed>,
@@ -116,7 +120,9 @@ impl<G: Guest> Slots<G> {
     /// When [`Slots::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let removals = self.work.values().filter_map(|work| match work {
-            Work::Removing { askers, take } => Some(askers.iter().map(|(until, _)| *until).chain(*take)),
+            Work::Removing { askers, take, press } => {
+                Some(askers.iter().map(|(until, _)| *until).chain(*take).chain(*press))
+            }
             _ => None,
         });
         removals.flatten().min()
@@ -169,6 +175,8 @@ impl<G: Guest> Slots<G> {
             Event::Reset => {
                 self.resets += 1;
                 self.failed.clear();
+                // What it was asked for before it has forgotten.
+                self.asked.clear();
                 // A guest that was asked to let go has done so now.
                 let asked =
                     |(place, work): (&Place, &Work)| matches!(work, Work::Removing { .. }).then_some(*place);
@@ -180,9 +188,14 @@ impl<G: Guest> Slots<G> {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
-        let mut late = Vec::new();
+        let (mut late, mut due) = (Vec::new(), Vec::new());
         self.work.retain(|place, work| {
-            let Work::Removing { askers, take } = work else { return true };
+            let Work::Removing { askers, take, press } = work else { return true };
+            if let Place::Port(bus) = place
+                && press.take_if(|press| *press <= now).is_some()
+            {
+                due.push(*bus);
+            }
             if take.is_some_and(|take| take <= now) {
                 late.push(*place);
                 return true;
@@ -195,6 +208,9 @@ impl<G: Guest> Slots<G> {
             }
             !askers.is_empty() || take.is_some()
         });
+        for bus in due {
+            self.press(bus, now);
+        }
         for place in late {
             warn!("{}: the guest has not let go; it is taken away", self.names(place));
             self.close(place, true);
@@ -320,7 +336,7 @@ impl<G: Guest> Slots<G> {
             // The guest was asked already; asking again would take that back.
             Some(Work::Removing { askers, .. }) => askers.push((until, reply)),
             _ => {
-                let work = Work::Removing { askers: vec![(until, reply)], take: None };
+                let work = Work::Removing { askers: vec![(until, reply)], take: None, press: None };
                 self.work.insert(place, work);
                 self.ask(bus, force, now);
             }
@@ -330,15 +346,26 @@ impl<G: Guest> Slots<G> {
         }
     }
 
-    /// Asks the guest to let go, unless it has, or is about to because it was asked a moment ago.
+    /// Asks the guest to let go, unless it has.
     fn ask(&mut self, bus: u8, force: bool, now: Instant) {
         if self.guest.permits_exchange(bus) {
             self.close(Place::Port(bus), false);
-        } else if !force
-            && self.asked.get(&bus).is_none_or(|asked| now.duration_since(*asked) >= SECOND_PRESS)
-        {
+        } else if !force {
+            self.press(bus, now);
+        }
+    }
+
+    /// Presses the attention button, but not soon after another press, and not while the guest is doing what it was asked:
+    /// that would take the first one back. Then it is looked at again later.
+    fn press(&mut self, bus: u8, now: Instant) {
+        let soon = self.asked.get(&bus).map(|asked| *asked + SECOND_PRESS).filter(|free| *free > now);
+        let again = soon.or_else(|| self.guest.is_blinking(bus).then_some(now + SECOND_PRESS));
+        if again.is_none() {
             self.guest.press_attention(bus);
             self.asked.insert(bus, now);
+        }
+        if let Some(Work::Removing { press, .. }) = self.work.get_mut(&Place::Port(bus)) {
+            *press = again;
         }
     }
 
@@ -396,7 +423,10 @@ impl<G: Guest> Slots<G> {
         }
         warn!("{}: the host wants it back; the guest is asked to let go", self.names(place));
         if let Place::Port(bus) = place {
-            self.work.insert(place, Work::Removing { askers: Vec::new(), take: Some(now + patience) });
+            self.work.insert(
+                place,
+                Work::Removing { askers: Vec::new(), take: Some(now + patience), press: None },
+            );
             self.ask(bus, false, now);
         }
     }

@@ -19,6 +19,7 @@ struct Book {
     unpowered: Vec<u8>,
     /// Of those without power, whose power indicator is on or blinks.
     indicating: Vec<u8>,
+    blinking: Vec<u8>,
     pressed: std::cell::RefCell<Vec<u8>>,
     stopped: std::cell::RefCell<Vec<Stop>>,
     signalled: std::cell::RefCell<Vec<Slot>>,
@@ -41,6 +42,10 @@ impl Guest for Book {
 
     fn permits_exchange(&self, bus: u8) -> bool {
         !self.is_powered(bus) && !self.indicating.contains(&bus)
+    }
+
+    fn is_blinking(&self, bus: u8) -> bool {
+        self.blinking.contains(&bus)
     }
 
     fn press_attention(&self, bus: u8) {
@@ -223,6 +228,36 @@ fn a_press_soon_after_another_is_left_out() {
     machine.slots.guest().functions.push(slot("1:0:0"));
     machine.remove(&["1:0:0"], false, 0);
     assert_eq!(machine.pressed().len(), 4);
+}
+
+#[test]
+fn a_press_that_was_left_out_is_made_up_for() {
+    let mut machine = Machine::new(&["1:0:0"]);
+    let first = machine.remove(&["1:0:0"], false, 1);
+    machine.pass(1);
+    assert_eq!(refusal(&first), RefusalKind::Timeout);
+    // The guest took no notice.
+    let second = machine.remove(&["1:0:0"], false, 60);
+    machine.pass(6);
+    assert_eq!(machine.pressed(), [1]);
+    assert_eq!(machine.slots.deadline(), Some(machine.now + Duration::from_secs(1)));
+    // It is turning the power on or off just then.
+    machine.slots.guest().blinking.push(1);
+    machine.pass(1);
+    machine.pass(7);
+    assert_eq!(machine.pressed(), [1]);
+    machine.slots.guest().blinking.clear();
+    machine.pass(1);
+    assert_eq!(machine.pressed(), [1, 1]);
+    assert!(waits(&second));
+    machine.pass(30);
+    assert_eq!(machine.pressed(), [1, 1], "once for each that asks");
+    // A guest that starts anew has not been asked.
+    machine.on(Event::Reset);
+    machine.on(Event::Closed(Place::Port(1)));
+    machine.slots.guest().functions.push(slot("1:0:0"));
+    machine.remove(&["1:0:0"], false, 60);
+    assert_eq!(machine.pressed(), [1, 1, 1]);
 }
 
 #[test]
