@@ -14,6 +14,7 @@ pub mod console;
 pub mod control;
 pub mod control_socket;
 pub mod event_loop;
+pub mod host;
 pub mod kvm;
 pub mod layout;
 pub mod limits;

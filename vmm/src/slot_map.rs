@@ -19,6 +19,7 @@ use passthru::pci::rom::RomImage;
 use passthru::pci::{Slot, SlotError};
 
 use crate::bhyve::device::PptName;
+use crate::host::physical_path::{self, PathError};
 use crate::port_options::PortOptions;
 use crate::ppt::PptHost;
 use crate::rom_file::{self, RomFileError};
@@ -26,7 +27,7 @@ use crate::rom_file::{self, RomFileError};
 /// A device as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceName {
-    /// A function of this host: an address or a path in sysfs.
+    /// A function of this host: an address, a path in sysfs or a physical path.
     Host(String),
     /// A simulated function, `sim:NAME`.
     Simulated(String),
@@ -55,7 +56,7 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// `B:D:F=DEVICE`, and behind commas `port` and `rom=FILE`. A file's name has no comma then.
+/// `B:D:F=DEVICE`, and behind commas `port` and `rom=FILE`. A file's name has no comma then; a physical path has some.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Where the guest finds it.
@@ -88,10 +89,12 @@ impl FromStr for Assignment {
     fn from_str(text: &str) -> Result<Assignment, AssignmentError> {
         let syntax = || AssignmentError::Syntax(text.to_owned());
         let (slot, rest) = text.split_once('=').ok_or_else(syntax)?;
-        let mut parts = rest.split(',');
-        let device = parts.next().filter(|device| !device.is_empty()).ok_or_else(syntax)?;
+        let (device, options) = rest.split_at(device_end(rest));
+        if device.is_empty() {
+            return Err(syntax());
+        }
         let (mut port, mut rom) = (false, None);
-        for option in parts {
+        for option in options.split(',').skip(1) {
             match option.split_once('=') {
                 None if option == "port" => port = true,
                 Some(("rom", file)) if !file.is_empty() => rom = Some(PathBuf::from(file)),
@@ -100,6 +103,19 @@ impl FromStr for Assignment {
         }
         Ok(Assignment { slot: slot.parse()?, device: DeviceName::from(device), port, rom })
     }
+}
+
+/// Where the device ends in `DEVICE[,OPTION…]`. A comma of a physical path has a hexadecimal number behind it, and then the
+/// path's next sign; no option looks like that.
+fn device_end(text: &str) -> usize {
+    let of_path = |rest: &str| {
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        digits > 0
+            && rest.get(digits..).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@', ',']))
+    };
+    let is_path = physical_path::is_physical(text);
+    let mut commas = text.match_indices(',').map(|(at, _)| at);
+    commas.find(|at| !is_path || !text.get(at + 1..).is_some_and(of_path)).unwrap_or(text.len())
 }
 
 impl fmt::Display for Assignment {
@@ -125,6 +141,14 @@ pub enum SlotMapError {
         slot: Slot,
         /// Why.
         source: OpenError,
+    },
+    /// Nothing at a physical path.
+    #[error("slot {slot}: {source}")]
+    Path {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: PathError,
     },
     /// No such simulated function.
     #[error("slot {slot}: {source}")]
@@ -298,7 +322,8 @@ fn find(
         }
         DeviceName::Host(name) => {
             let host = |source| SlotMapError::Host { slot, source };
-            let function = sysfs::find(name).map_err(host)?;
+            let name = physical_path::resolve(name).map_err(|source| SlotMapError::Path { slot, source })?;
+            let function = sysfs::find(&name).map_err(host)?;
             preflight(&function).map_err(host)?;
             let bars = function.bars();
             Ok((Found::Host(function), bars))
@@ -348,7 +373,21 @@ mod tests {
         let parsed: Assignment = "1:0:0=sim:demo,rom=/a=b,port".parse().unwrap();
         assert_eq!(parsed.to_string(), "1:0:0=sim:demo,port,rom=/a=b");
         assert_eq!((parsed.port, parsed.rom), (true, Some(PathBuf::from("/a=b"))));
+        for (device, options) in [
+            ("/pci@0,0/pci8086,151@1/display@0", ""),
+            ("/devices/pci@0,0/pci8086,f@1/pci15d9,1528@0,1", ",port"),
+            ("/pci@0,0/isa@1f,3", ",rom=/pci@0/a"),
+            ("/pci@0,0", ",port"),
+        ] {
+            let text = format!("1:0:0={device}{options}");
+            let parsed: Assignment = text.parse().unwrap();
+            assert_eq!(parsed.device, DeviceName::Host(device.to_owned()));
+            assert_eq!((parsed.port, parsed.rom.is_some()), (options == ",port", options.contains("rom")));
+            assert_eq!(parsed.to_string(), text);
+        }
         for text in [
+            "1:0:0=/pci@0,0/isa@1f,ports",
+            "1:0:0=/pci@0,0/isa@1f,",
             "",
             "0:8:0",
             "0:8:0=",
@@ -411,6 +450,7 @@ mod tests {
             "0:10:0=sim:none",
             "0:11:0=0000:ff:1f.7",
             "0:12:0=/dev/ppt0",
+            "0:13:0=/pci@fe,0/display@1",
         ]);
         let reasons = reasons.unwrap_err().join("\n");
         for part in [
@@ -420,6 +460,7 @@ mod tests {
             "there are: demo",
             "0000:ff:1f.7",
             "/dev/ppt0: that is a function of an illumos",
+            "slot 0:13:0: /pci@fe,0/display@1: there is no pci@fe,0 in this host",
         ] {
             assert!(reasons.contains(part), "{part} in:\n{reasons}");
         }

@@ -51,6 +51,7 @@ pub fn bound_and_unbound(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fa
     );
 
     machine.give_to_vfio(&[&nvme, &edu])?;
+    expect_listed(&mut machine, &[(&nvme, "1b36:10"), (&edu, "1234:11e8")])?;
     let before = state(&mut machine, &[&nvme, &edu])?;
     let mut foreseen = Vec::new();
     for (slot, function) in [("0:8:0", &nvme), ("0:9:0", &edu)] {
@@ -105,6 +106,29 @@ fn show(machine: &mut Machine<'_>, name: &str, function: &Bdf) -> Result<GuestRe
     report.expect_code(0)?;
     expect!(report.messages().is_empty(), "{name}: {}", report.messages());
     Ok(report)
+}
+
+/// `slotpass list` has them, with their nodes; and the physical paths that it shows name them.
+fn expect_listed(machine: &mut Machine<'_>, functions: &[(&Bdf, &str)]) -> Result<(), Failure> {
+    let list = GuestRun::slotpass(&["list", "-p", "-o", "dev,vendor,device,path"]);
+    let listed = machine.run("list", &list)?;
+    listed.expect_code(0)?;
+    let lines = listed.serial().lines().count();
+    expect!(lines == functions.len(), "{lines} functions are listed: {}", listed.serial());
+    for (function, ids) in functions {
+        let fields = format!(":{ids}:/pci@0,0/");
+        let line = listed.serial().lines().find(|line| line.contains(&fields)).unwrap_or_default();
+        expect!(
+            line.starts_with("/dev/vfio/"),
+            "{function} is not listed with its node: {}",
+            listed.serial()
+        );
+        let path = line.rsplit(':').next().unwrap_or_default();
+        let shown = machine.run(&format!("show {path}"), &GuestRun::slotpass(&["show", path]))?;
+        shown.expect_code(0)?;
+        expect!(shown.serial().contains(function.as_str()), "{path} is not {function}: {}", shown.serial());
+    }
+    Ok(())
 }
 
 fn expect_lines(shown: &GuestReport, lines: &[&str]) -> Result<(), Failure> {

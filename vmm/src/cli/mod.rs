@@ -4,6 +4,7 @@ mod check;
 mod ctl;
 mod exit;
 mod export;
+mod list;
 mod run;
 mod show;
 mod slots;
@@ -35,6 +36,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Arguments>),
     Show(show::Arguments),
+    List(list::Arguments),
     Ctl(ctl::Arguments),
     Check(check::Arguments),
     Export(export::Arguments),
@@ -42,9 +44,17 @@ enum Command {
 
 /// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
 pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHost>>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            let mut words =
+                arguments.iter().skip(1).filter(|word| !word.as_encoded_bytes().starts_with(b"-"));
+            if words.next().is_some_and(|command| command == list::NAME)
+                && let Some(refused) = list::refuse(&error)
+            {
+                return refused;
+            }
             let _ = error.print();
             // Help and version are no errors; the others are this program's, and all of those are 1.
             return if error.use_stderr() { exit::FAILED } else { ExitCode::SUCCESS };
@@ -60,6 +70,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
         Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose, ppt),
         Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
         Some(Command::Show(arguments)) => show::show(&arguments),
+        Some(Command::List(arguments)) => list::list(&arguments),
         Some(Command::Check(arguments)) => check::check(arguments),
         Some(Command::Export(arguments)) => export::export(arguments),
         None => run::demo(cli.verbose),

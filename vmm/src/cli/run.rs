@@ -50,8 +50,8 @@ pub struct Arguments {
     /// Processors, 1 to 254 [default: 1]
     #[arg(long, value_name = "N", value_parser = cpus, allow_hyphen_values = true)]
     cpus: Option<u32>,
-    /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, fd:N (an open file of
-    /// /dev/vfio/devices), or sim:NAME. With `port`, bus B (1 to 15, D is 0) is behind a root port at 0:(15+B):0;
+    /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, a physical path as illumos has it
+    /// (/pci@0,0/pci8086,151@1/display@0), fd:N (an open file of /dev/vfio/devices), or sim:NAME. With `port`, bus B (1 to 15, D is 0) is behind a root port at 0:(15+B):0;
     /// otherwise it is a root bus. With `rom`, the guest finds FILE as the function's expansion ROM instead of its own
     #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE]")]
     slots: Vec<Assignment>,

@@ -15,7 +15,7 @@ use crate::slot_map::DeviceName;
 /// than the first 64 bytes of configuration space.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// An address (0000:01:00.0), a path in sysfs, or sim:NAME
+    /// An address (0000:01:00.0), a path in sysfs, a physical path (/pci@0,0/pci8086,151@1/display@0), or sim:NAME
     #[arg(value_name = "DEVICE")]
     device: String,
     /// As a guest sees it behind a root port (--slot 1:0:0=DEVICE,port), not on a root bus

@@ -7,6 +7,7 @@ mod escape;
 mod input;
 mod output;
 mod terminal;
+pub mod window;
 
 #[cfg(test)]
 mod tests;

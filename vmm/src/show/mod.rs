@@ -4,7 +4,7 @@
 
 mod fields;
 mod meaning;
-mod names;
+pub(crate) mod names;
 mod quirks;
 mod refused;
 mod registers;
@@ -29,6 +29,7 @@ use passthru::pci::capability::{
 use passthru::pci::registers::{DEVICE_ID, REVISION_ID, VENDOR_ID, capability_id};
 use serde::Serialize;
 
+use crate::host::physical_path::PathError;
 use crate::machine::BEHIND_PORT;
 use crate::slot_map::DeviceName;
 use crate::wording;
@@ -51,6 +52,9 @@ pub enum ShowError {
     /// No such function in this host.
     #[error(transparent)]
     Host(#[from] OpenError),
+    /// Nothing at a physical path.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// No such simulated function.
     #[error(transparent)]
     Simulated(#[from] SimulatedError),

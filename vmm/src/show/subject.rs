@@ -12,6 +12,7 @@ use passthru::pci::capability::{self, Capability, read_u16};
 use passthru::pci::registers::{CONVENTIONAL_SIZE, EXPRESS_SIZE, STATUS, STATUS_CAPABILITIES, capability_id};
 
 use super::ShowError;
+use crate::host::physical_path;
 use crate::slot_map::DeviceName;
 
 /// BARs and the expansion ROM, which is the last.
@@ -69,7 +70,7 @@ impl Subject {
         match device {
             DeviceName::Simulated(name) => Ok(Subject::simulated(name)?),
             DeviceName::Host(name) | DeviceName::Ppt(name) => {
-                let function = sysfs::find(name)?;
+                let function = sysfs::find(&physical_path::resolve(name)?)?;
                 let name = function.address.to_string();
                 Subject::host(&name, &Path::new(sysfs::DEVICES).join(&name))
             }

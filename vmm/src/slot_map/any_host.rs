@@ -6,6 +6,7 @@ use devices::pci::slots::{self, SlotConflict};
 use passthru::pci::{HostAddress, Slot};
 
 use super::{Assignment, DeviceName, SlotMapError};
+use crate::host::physical_path;
 use crate::port_options::PortOptions;
 
 /// Checks that the slots go together and that no function is in two of them, and gives every reason against it. Whether
@@ -16,7 +17,8 @@ pub fn check(assignments: &[Assignment], options: &PortOptions) -> Result<(), Ve
     let mut seen = BTreeMap::new();
     for Assignment { slot, device, .. } in assignments {
         let (DeviceName::Host(name) | DeviceName::Ppt(name)) = device else { continue };
-        // One address can be written in several ways.
+        // One address or path can be written in several ways.
+        let name = physical_path::without_devices(name).to_owned();
         let function = name.parse().map_or_else(|_| name.clone(), |address: HostAddress| address.to_string());
         if let Some(first) = seen.insert(function.clone(), *slot)
             // Else the slot itself is given twice, which was said.
