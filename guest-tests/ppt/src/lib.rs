@@ -39,5 +39,7 @@ mod test_support;
 mod user_memory;
 mod vmm;
 
+/// Numbers of the requests that are answered.
+pub use abi::{ppt, vm, vmmctl};
 pub use kernel::{IllumosKernel, Interface, Options, PptFunction};
 pub use ports::KernelPorts;

@@ -105,6 +105,7 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "hostile_guest", &[Intel48], hostile::hostile_guest),
     entry(Long, "hostile_guest", &[Amd], hostile::hostile_guest),
     entry(Long, "hostile_guest_at_length", &[Intel48, Amd], hostile::hostile_guest_at_length),
+    // Not on amd: Linux has 512 interrupt remapping entries for a function there (MAX_IRQS_PER_TABLE).
     entry(Default, "vectors_2048", &[Intel48], vectors::enough_for_all),
     entry(Default, "vectors_2048_on_one_cpu", &[Intel48], vectors::more_than_the_host_has),
     entry(Default, "exit_codes", &[Intel48], bare_metal::exit_codes),
@@ -117,11 +118,13 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "hotplug_under_io", &[Intel48], hotplug::under_io),
     entry(Long, "hotplug_under_io", &[Amd], hotplug::under_io),
     entry(Default, "hotplug_wanted_back", &[Intel48], hotplug::wanted_back),
+    entry(Long, "hotplug_wanted_back", &[Amd], hotplug::wanted_back),
     entry(Long, "hotplug_two_functions", &[Intel48, Amd], hotplug::two_functions),
     needs(
         KernelIommufd,
         entry(Long, "hotplug_two_functions_by_iommufd", &[Intel48], hotplug::two_functions_by_iommufd),
     ),
+    // Not on amd: see small_memory_and_root_port.
     entry(Default, "device_errors", &[Intel48], hotplug::errors),
     entry(Default, "config_file", &[Intel48], slots::config_file),
     entry(Default, "show", &[Intel48], show::bound_and_unbound),
@@ -138,10 +141,12 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "zoo_message_interrupts", &[Intel48, Amd], zoo::message_interrupts::all_kinds),
     entry(Default, "zoo_interrupt_lines", &[Intel48, Amd], zoo::interrupt_lines::all_kinds),
     entry(Default, "zoo_shared_lines", &[Intel48], zoo::interrupt_lines::shared),
+    entry(Long, "zoo_shared_lines", &[Amd], zoo::interrupt_lines::shared),
     entry(Default, "zoo_doorbell", &[Intel48], zoo::doorbell::both_ways),
     entry(Long, "zoo_doorbell", &[Amd], zoo::doorbell::both_ways),
     // Not on amd: see small_memory_and_root_port.
     entry(Default, "zoo_behind_a_switch", &[Intel48], zoo::topology::behind_a_switch),
+    // Not on amd: see small_memory_and_root_port.
     entry(Default, "zoo_one_group", &[Intel48], zoo::topology::one_group),
     entry(Long, "zoo_three_reboots", &[Intel48, Amd], zoo::reboots::three_times),
     // Not on amd: a QEMU that is new enough emulates an AMD-Vi whose interrupt remapping Linux cannot use.

@@ -4,5 +4,4 @@ pub mod file_text;
 pub mod id_text;
 pub mod list;
 pub mod physical_path;
-pub mod ppt_aliases;
 pub mod ppt_matches;

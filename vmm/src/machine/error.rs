@@ -88,18 +88,7 @@ pub enum MachineError {
         /// The function.
         device: Arc<str>,
         /// Why not.
-        source: NoReset,
-    },
-    /// The same of an illumos host's.
-    #[error(
-        "slot {slot}: {device} cannot be reset: it has no FLR, and illumos has no other way; it would come to the guest as \
-         its last user left it; leave out --require-reset to accept that"
-    )]
-    NoPptReset {
-        /// The slot.
-        slot: Slot,
-        /// The function.
-        device: Arc<str>,
+        source: WhyNoReset,
     },
     /// ACPI tables.
     #[error(transparent)]
@@ -124,6 +113,17 @@ pub enum MachineError {
     /// The guest's memory cannot be written.
     #[error("guest memory: {0}")]
     GuestMemory(#[from] vm_memory::GuestMemoryError),
+}
+
+/// Why a function cannot be reset.
+#[derive(Debug, thiserror::Error)]
+pub enum WhyNoReset {
+    /// One of this host's.
+    #[error(transparent)]
+    Vfio(#[from] NoReset),
+    /// One of an illumos host's.
+    #[error("it has no FLR, and illumos has no other way")]
+    Ppt,
 }
 
 /// For `map_err`: names what was tried.

@@ -15,7 +15,7 @@ use passthru::host::{HostFunction, Report};
 use passthru::pci::{HostAddress, Slot};
 use passthru::ports::Ports;
 
-use super::error::MachineError;
+use super::error::{MachineError, WhyNoReset};
 use crate::ppt::{PptHost, PptVm};
 use crate::slot_map::Found;
 
@@ -170,7 +170,8 @@ impl Hosts {
             Opened::Simulated(function) => Arc::from(function as Box<dyn HostFunction>),
             Opened::Ppt(function) => {
                 if self.require_reset && function.report().reset.is_none() {
-                    return Err(MachineError::NoPptReset { slot, device: function.name().clone() });
+                    let device = function.name().clone();
+                    return Err(MachineError::NoReset { slot, device, source: WhyNoReset::Ppt });
                 }
                 Arc::from(function as Box<dyn HostFunction>)
             }
@@ -178,7 +179,7 @@ impl Hosts {
                 if let Err(source) = function.settle_reset(together) {
                     let device = function.name().clone();
                     if self.require_reset {
-                        return Err(MachineError::NoReset { slot, device, source });
+                        return Err(MachineError::NoReset { slot, device, source: source.into() });
                     }
                     warn!(
                         "slot {slot}: {device} cannot be reset: {source}; the guest finds it as its last user left it \

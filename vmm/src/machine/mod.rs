@@ -26,8 +26,8 @@ use passthru::ports::Ports;
 use passthru::space::AddressSpace;
 
 pub use description::{Description, Image, MOST_CPUS, Outcome};
-pub use error::MachineError;
 use error::process;
+pub use error::{MachineError, WhyNoReset};
 pub use events::{EventPolicy, OnError, OnRequest};
 pub use functions::BEHIND_PORT;
 use functions::Functions;

@@ -136,7 +136,7 @@ impl Subject {
             description,
             report,
             addresses: resources.map(|resource| resource.map(|r| r.start)),
-            driver: link_name(&directory.join("driver")),
+            driver: sysfs::link_name(&directory.join("driver")),
             group: group(directory),
             reset_methods,
             notes,
@@ -294,22 +294,17 @@ fn address_of(path: &Path) -> Option<String> {
 }
 
 fn group(directory: &Path) -> Option<Group> {
-    let number = link_name(&directory.join("iommu_group"))?.parse().ok()?;
+    let number = sysfs::link_name(&directory.join("iommu_group"))?.parse().ok()?;
     let entries = fs::read_dir(directory.join("iommu_group/devices"));
     let mut members: Vec<Member> = entries
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            let driver = link_name(&entry.path().join("driver"));
+            let driver = sysfs::link_name(&entry.path().join("driver"));
             Some(Member { address: entry.file_name().into_string().ok()?, driver })
         })
         .collect();
     members.sort_by(|a, b| a.address.cmp(&b.address));
     Some(Group { number, members })
-}
-
-fn link_name(path: &Path) -> Option<String> {
-    let target = fs::read_link(path).ok()?;
-    Some(target.file_name()?.to_str()?.to_owned())
 }

@@ -152,7 +152,8 @@ pub fn take_over(fd: RawFd) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-pub(super) fn find_in(devices: &Path, name: &str) -> Result<SysfsFunction, OpenError> {
+/// As [`find`], among those in `devices`, a directory such as [`DEVICES`].
+pub fn find_in(devices: &Path, name: &str) -> Result<SysfsFunction, OpenError> {
     let unknown = || OpenError::UnknownDevice { name: name.to_owned() };
     let address: HostAddress = if name.contains('/') {
         let path = fs::canonicalize(name).map_err(|_| unknown())?;
@@ -188,7 +189,8 @@ fn read(devices: &Path, address: HostAddress) -> Option<SysfsFunction> {
     })
 }
 
-fn link_name(path: &Path) -> Option<String> {
+/// The name of what a link leads to.
+pub fn link_name(path: &Path) -> Option<String> {
     let target: PathBuf = fs::read_link(path).ok()?;
     Some(target.file_name()?.to_str()?.to_owned())
 }

@@ -19,7 +19,7 @@ use passthru::pci::HostAddress;
 use super::ppt_matches::PptMatches;
 use crate::show::names;
 use fields::Field;
-use function::HostFunction;
+use function::Candidate;
 pub use remark::Remark;
 
 /// A function in the list: the texts of its fields, where they are known.
@@ -89,29 +89,31 @@ impl Listing {
         selection: &Selection,
         path_of: impl Fn(HostAddress) -> Result<String, E>,
     ) -> io::Result<Listing> {
-        let all = HostFunction::all(devices)?;
+        let all = Candidate::all(devices)?;
         let mut listing = Listing::default();
         let mut found = Vec::new();
-        for function in &all {
-            let path = path_of(function.address);
-            let listed = function.listed(path.as_ref().ok().cloned());
+        for candidate in &all {
+            let path = path_of(candidate.function.address);
+            let listed = candidate.listed(path.as_ref().ok().cloned());
             let matched = || match selection {
                 Selection::All { matches: Some((_, matches)), .. } => {
-                    matches.matches(listed.path.as_deref(), function.vendor, function.device)
+                    matches.matches(listed.path.as_deref(), candidate.vendor(), candidate.device())
                 }
                 _ => false,
             };
-            if !function.is_bound() && !matched() {
+            if !candidate.is_bound() && !matched() {
                 continue;
             }
             if let Err(why) = path {
-                listing.remarks.push(Remark::NoPath { address: function.address, why: why.to_string() });
+                listing
+                    .remarks
+                    .push(Remark::NoPath { address: candidate.function.address, why: why.to_string() });
             }
-            found.push((function, listed));
+            found.push((candidate, listed));
         }
         match selection {
             Selection::Bound => found.sort_by(|(a, listed_a), (b, listed_b)| {
-                (&listed_a.dev, a.address).cmp(&(&listed_b.dev, b.address))
+                (&listed_a.dev, a.function.address).cmp(&(&listed_b.dev, b.function.address))
             }),
             // Directories are nested as the tree is, so that what is behind a bridge follows it.
             Selection::All { .. } => found.sort_by(|(a, _), (b, _)| a.directory.cmp(&b.directory)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use passthru::pci::HostAddress;
 
 use super::Selection;
-use super::function::HostFunction;
+use super::function::Candidate;
 use crate::host::ppt_matches::{Finding, PptMatches};
 
 /// The most lines of a file that are named.
@@ -96,12 +96,12 @@ pub fn findings(path: &Path, matches: &PptMatches) -> Vec<Remark> {
 }
 
 /// Why nothing is listed.
-pub fn why_empty(devices: &Path, functions: &[HostFunction], selection: &Selection) -> Vec<Remark> {
+pub fn why_empty(devices: &Path, functions: &[Candidate], selection: &Selection) -> Vec<Remark> {
     if functions.is_empty() {
         return vec![Remark::NoFunctions { devices: devices.to_owned() }];
     }
     let mut why = vec![Remark::NothingBound { functions: functions.len() }];
-    if functions.iter().all(|function| function.group.is_none()) {
+    if functions.iter().all(|candidate| candidate.function.group.is_none()) {
         why.push(Remark::NoGroups);
     }
     match selection {

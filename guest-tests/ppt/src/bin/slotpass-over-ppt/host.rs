@@ -1,6 +1,6 @@
 //! A host with the ppt driver, made of functions that are bound to vfio-pci.
 
-use std::ffi::{CStr, OsString, c_void};
+use std::ffi::{CString, OsString, c_void};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use passthru::host::vfio::{self, Interface, Ioas, VfioFunction};
 use passthru::pci::bar::Bar;
 use passthru::pci::{HostAddress, Slot};
 use passthru::ports::{DmaRegion, Ports};
-use ppt_over_vfio::{IllumosKernel, KernelPorts, Options, PptFunction};
+use ppt_over_vfio::{IllumosKernel, KernelPorts, Options, PptFunction, vm, vmmctl};
 use vmm::ppt::{PptHost, PptVm};
 
 use crate::trace::Traced;
@@ -81,16 +81,16 @@ fn create(sys: &dyn Sys, memory: &[DmaRegion]) -> io::Result<()> {
     let mut request = [0u8; 136];
     request.iter_mut().zip(VM.bytes()).for_each(|(byte, letter)| *byte = letter);
     let control = sys.open(c"/dev/vmmctl")?;
-    ioctl(sys, control, 0x564d01, &mut request)?;
+    ioctl(sys, control, vmmctl::CREATE_VM, &mut request)?;
     sys.close(control);
-    let path = std::ffi::CString::new(format!("/dev/vmm/{VM}"))?;
-    let vm = open(sys, &path)?;
+    let path = CString::new(format!("/dev/vmm/{VM}"))?;
+    let machine = sys.open(&path)?;
     for (segment, region) in (0i32..).zip(memory) {
         // struct vm_memseg: segment, length, no name.
         let mut request = [0u8; 144];
         put(&mut request, 0, &segment.to_le_bytes());
         put(&mut request, 8, &region.len.to_le_bytes());
-        ioctl(sys, vm, 0x766c05, &mut request)?;
+        ioctl(sys, machine, vm::ALLOC_MEMSEG, &mut request)?;
         // struct vm_memmap: guest address, segment, offset in it, length, to read, write and execute, wired.
         let mut request = [0u8; 40];
         put(&mut request, 0, &region.guest.to_le_bytes());
@@ -98,14 +98,10 @@ fn create(sys: &dyn Sys, memory: &[DmaRegion]) -> io::Result<()> {
         put(&mut request, 24, &region.len.to_le_bytes());
         put(&mut request, 32, &7i32.to_le_bytes());
         put(&mut request, 36, &1i32.to_le_bytes());
-        ioctl(sys, vm, 0x766c06, &mut request)?;
+        ioctl(sys, machine, vm::MMAP_MEMSEG, &mut request)?;
     }
-    sys.close(vm);
+    sys.close(machine);
     Ok(())
-}
-
-fn open(sys: &dyn Sys, path: &CStr) -> io::Result<i32> {
-    sys.open(path)
 }
 
 fn put(request: &mut [u8], at: usize, bytes: &[u8]) {

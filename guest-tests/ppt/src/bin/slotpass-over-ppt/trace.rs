@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use passthru::host::ppt::sys::Sys;
+use ppt_over_vfio::{ppt, vm, vmmctl};
 
 /// A kernel, each of whose calls becomes a line: `bind /dev/vmm/slotpass: ok`. Accesses to configuration space and ports are
 /// left out: they come with every access of the guest's.
@@ -25,21 +26,20 @@ struct Trace {
 /// What a request is called here; nothing for one that is not written down.
 fn name(request: i32) -> Option<&'static str> {
     Some(match request {
-        0x505401 | 0x505402 | 0x505404 | 0x505405 => return None,
-        0x505403 => "bar-query",
-        0x564d01 => "create-vm",
-        0x564d02 => "destroy-vm",
-        0x564d04 => "interface-version",
-        0x766c02 => "bind",
-        0x766c03 => "unbind",
-        0x766c04 => "map",
-        0x766c05 => "alloc-memory",
-        0x766c06 => "wire-memory",
-        0x766c09 => "unmap",
-        0x76700b => "msi",
-        0x76700c => "msix",
-        0x766d14 => "limits",
-        0x766d1f => "disable-msix",
+        ppt::CFG_READ | ppt::CFG_WRITE | ppt::BAR_READ | ppt::BAR_WRITE => return None,
+        ppt::BAR_QUERY => "bar-query",
+        vmmctl::CREATE_VM => "create-vm",
+        vmmctl::INTERFACE_VERSION => "interface-version",
+        vm::BIND_PPTDEV => "bind",
+        vm::UNBIND_PPTDEV => "unbind",
+        vm::MAP_PPTDEV_MMIO => "map",
+        vm::UNMAP_PPTDEV_MMIO => "unmap",
+        vm::ALLOC_MEMSEG => "alloc-memory",
+        vm::MMAP_MEMSEG => "wire-memory",
+        vm::PPTDEV_MSI => "msi",
+        vm::PPTDEV_MSIX => "msix",
+        vm::GET_PPTDEV_LIMITS => "limits",
+        vm::PPTDEV_DISABLE_MSIX => "disable-msix",
         _ => "unknown",
     })
 }
