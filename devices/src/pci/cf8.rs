@@ -61,14 +61,6 @@ impl Cf8 {
         self.address.load(Ordering::Relaxed)
     }
 
-    /// Whether CONFIG_DATA is configuration space now, and the slot of the function that it reaches, as
-    /// [`Ecam::slot`](super::ecam::Ecam::slot).
-    #[inline]
-    pub fn slot(&self) -> Option<Option<Slot>> {
-        let (place, _) = decode(self.address())?;
-        Some(self.topology.routes().slot(place))
-    }
-
     /// A 4-byte write to CONFIG_ADDRESS, for whoever gets those by another way, such as a coalesced ring.
     pub fn set_address(&self, value: u32) {
         self.address.store(value & ADDRESS_MASK, Ordering::Relaxed);
@@ -84,34 +76,52 @@ impl Cf8 {
         let (slot, register) = decode(self.address())?;
         Some((slot, register + byte))
     }
-}
 
-impl PortDevice for Cf8 {
-    fn read(&self, offset: u16, data: &mut [u8]) {
-        if let Some((slot, register)) = self.target(offset, data.len()) {
-            match self.topology.routes().get(slot) {
-                Some(function) => function.config_read(register, data),
-                None => data.fill(0xff),
-            }
-        } else if let (ADDRESS, Ok(dword)) = (offset, <&mut [u8; 4]>::try_from(&mut *data)) {
-            *dword = self.address().to_le_bytes();
-        } else {
-            data.fill(0xff);
+    /// Reads at `offset`. Where that is an access to configuration space, gives the slot of the function that it reached, if
+    /// it reached one, as [`Ecam::read`](super::ecam::Ecam::read) does.
+    pub fn read(&self, offset: u16, data: &mut [u8]) -> Option<Option<Slot>> {
+        if let Some((place, register)) = self.target(offset, data.len()) {
+            let routes = self.topology.routes();
+            let Some((slot, function)) = routes.reach(place) else {
+                data.fill(0xff);
+                return Some(None);
+            };
+            function.config_read(register, data);
+            return Some(Some(slot));
         }
+        match (offset, <&mut [u8; 4]>::try_from(&mut *data)) {
+            (ADDRESS, Ok(dword)) => *dword = self.address().to_le_bytes(),
+            _ => data.fill(0xff),
+        }
+        None
     }
 
-    fn write(&self, offset: u16, data: &[u8]) {
-        if let Some((slot, register)) = self.target(offset, data.len()) {
-            if let Some(function) = self.topology.routes().get(slot) {
+    /// Writes at `offset`; gives what [`Cf8::read`] does.
+    pub fn write(&self, offset: u16, data: &[u8]) -> Option<Option<Slot>> {
+        if let Some((place, register)) = self.target(offset, data.len()) {
+            let routes = self.topology.routes();
+            let reached = routes.reach(place);
+            if let Some((_, function)) = reached {
                 function.config_write(register, data);
             }
-            return;
+            return Some(reached.map(|(slot, _)| slot));
         }
         match (offset, data) {
             (ADDRESS, &[b0, b1, b2, b3]) => self.set_address(u32::from_le_bytes([b0, b1, b2, b3])),
             (RESET_CONTROL, &[value]) if value & RESET_CPU != 0 => (self.events)(MachineEvent::Reset),
             _ => {}
         }
+        None
+    }
+}
+
+impl PortDevice for Cf8 {
+    fn read(&self, offset: u16, data: &mut [u8]) {
+        Cf8::read(self, offset, data);
+    }
+
+    fn write(&self, offset: u16, data: &[u8]) {
+        Cf8::write(self, offset, data);
     }
 
     fn reset(&self) {

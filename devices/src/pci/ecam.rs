@@ -36,44 +36,45 @@ impl Ecam {
         Ecam { topology }
     }
 
-    /// The slot of the function that an access at `offset` from ECAM's start reaches, which need not be the one that
-    /// [`decode`] gives: a guest numbers the buses behind root ports itself.
-    #[inline]
-    pub fn slot(&self, offset: u64) -> Option<Slot> {
-        self.topology.routes().slot(decode(offset)?.0)
-    }
-
-    /// Reads at `offset` from ECAM's start. All-ones where no function is.
-    pub fn read(&self, offset: u64, data: &mut [u8]) {
+    /// Reads at `offset` from ECAM's start. All-ones where no function is. Gives the slot of the function that was reached, the
+    /// first if there are several; it need not be the one that [`decode`] gives, since a guest numbers the buses behind root
+    /// ports itself.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Option<Slot> {
         let routes = self.topology.routes();
-        let (mut at, mut rest) = (offset, data);
+        let (mut at, mut rest, mut reached) = (offset, data, None);
         while let Some((piece, tail)) = rest.split_at_mut_checked(first_piece(at, rest.len()))
             && !piece.is_empty()
         {
-            match decode(at).and_then(|(slot, register)| Some((routes.get(slot)?, register))) {
-                Some((function, register)) => function.config_read(register, piece),
+            match decode(at).and_then(|(place, register)| Some((routes.reach(place)?, register))) {
+                Some(((slot, function), register)) => {
+                    function.config_read(register, piece);
+                    reached.get_or_insert(slot);
+                }
                 None => piece.fill(0xff),
             }
             at = at.saturating_add(piece.len() as u64);
             rest = tail;
         }
+        reached
     }
 
-    /// Writes at `offset` from ECAM's start.
-    pub fn write(&self, offset: u64, data: &[u8]) {
+    /// Writes at `offset` from ECAM's start; gives the slot as [`Ecam::read`] does.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Option<Slot> {
         let routes = self.topology.routes();
-        let (mut at, mut rest) = (offset, data);
+        let (mut at, mut rest, mut reached) = (offset, data, None);
         while let Some((piece, tail)) = rest.split_at_checked(first_piece(at, rest.len()))
             && !piece.is_empty()
         {
-            if let Some((slot, register)) = decode(at)
-                && let Some(function) = routes.get(slot)
+            if let Some((place, register)) = decode(at)
+                && let Some((slot, function)) = routes.reach(place)
             {
                 function.config_write(register, piece);
+                reached.get_or_insert(slot);
             }
             at = at.saturating_add(piece.len() as u64);
             rest = tail;
         }
+        reached
     }
 }
 

@@ -117,13 +117,13 @@ impl Routes {
         bus.get(usize::from(slot.devfn()))?.as_ref()
     }
 
-    /// The slot of the function that answers configuration accesses to `place`: another one than `place` where the guest
+    /// The function that answers configuration accesses to `place`, and its slot: another one than `place` where the guest
     /// has moved the bus behind a port.
     #[inline]
-    pub fn slot(&self, place: Slot) -> Option<Slot> {
-        self.get(place)?;
+    pub fn reach(&self, place: Slot) -> Option<(Slot, &Function)> {
+        let function = self.get(place)?;
         let bus = *self.numbers.get(usize::from(place.bus()))?;
-        Some(Slot::from_requester_id(u16::from_be_bytes([bus, place.devfn()])))
+        Some((Slot::from_requester_id(u16::from_be_bytes([bus, place.devfn()])), function))
     }
 
     /// All functions that the guest can find, by bus, device and function.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
-use devices::PortDevice;
 use passthru::pci::Space;
 
 use super::counts::Counts;
@@ -114,22 +113,20 @@ impl View {
             (Target::Ports(device), Data::Read(data)) => device.read(at as u16, data),
             (Target::Ports(device), Data::Write(data)) => device.write(at as u16, data),
             (Target::Cf8(decoder), data) => {
-                if at >= 4
-                    && let Some(slot) = decoder.slot()
-                {
-                    counts.function(slot, configured, is_read);
-                }
-                match data {
+                let reached = match data {
                     Data::Read(data) => decoder.read(at as u16, data),
                     Data::Write(data) => decoder.write(at as u16, data),
+                };
+                if let Some(slot) = reached {
+                    counts.function(slot, configured, is_read);
                 }
             }
             (Target::Ecam(decoder), data) => {
-                counts.function(decoder.slot(at), configured, is_read);
-                match data {
+                let slot = match data {
                     Data::Read(data) => decoder.read(at, data),
                     Data::Write(data) => decoder.write(at, data),
-                }
+                };
+                counts.function(slot, configured, is_read);
             }
         }
     }
