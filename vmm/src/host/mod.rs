@@ -4,4 +4,6 @@ pub mod file_text;
 pub mod id_text;
 pub mod list;
 pub mod physical_path;
+pub mod ppt_aliases;
 pub mod ppt_matches;
+pub mod replace_file;

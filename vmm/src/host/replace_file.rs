@@ -1,0 +1,204 @@
+//! Small files that are changed as a whole or not at all, whatever interrupts it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Permissions of a file that was not there.
+const MODE: u32 = 0o644;
+/// How long another process may hold a directory. Nobody keeps it while waiting for a person or a device.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A file that could not be changed. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The host refuses.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// Another process is changing files there, and does not end.
+    #[error("{}: another slotpass has been changing files there for {} seconds; look for it with: pgrep -a slotpass", path.display(), PATIENCE.as_secs())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+fn error<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> WriteError + 'a {
+    move |source| WriteError::Io { operation, path: path.to_owned(), source }
+}
+
+/// The right to change files in a directory, among the processes of this program, until it is dropped or they end. Whoever
+/// writes what it makes of what it read takes it before reading.
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "the lock goes when the file is closed")] File);
+
+impl DirectoryLock {
+    /// Waits for it, for some seconds.
+    pub fn take(directory: &Path) -> Result<DirectoryLock, WriteError> {
+        let file = File::open(directory).map_err(error("open", directory))?;
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(DirectoryLock(file)),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(WriteError::Locked { path: directory.to_owned() });
+                }
+                Err(TryLockError::Error(source)) => return Err(error("lock", directory)(source)),
+            }
+        }
+    }
+}
+
+/// Gives a file these contents. It keeps its owner and permissions; where it is a link, what it leads to is replaced. Readers
+/// find the old contents or the new, also after a crash of the process or the host. The directory has to exist.
+///
+/// With [`DirectoryLock`] of the directory held.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(source) => return Err(error("find", path)(source)),
+    };
+    let new = beside(&target);
+    let written = write_new(&new, &target, contents).and_then(|()| {
+        fs::rename(&new, &target).map_err(error("replace", &target))?;
+        sync_directory(&target)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// Removes a file for good. One that is not there is removed already.
+pub fn remove(path: &Path) -> Result<(), WriteError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => {
+            removed.map_err(error("remove", path))?;
+            sync_directory(path)
+        }
+    }
+}
+
+/// Always the same name, so that what a crash leaves is overwritten by the next change.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".slotpass-new");
+    target.with_file_name(name)
+}
+
+fn write_new(new: &Path, target: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    // Not what somebody else may have put there under this name.
+    match fs::remove_file(new) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(error("remove", new)(source));
+        }
+        _ => {}
+    }
+    let failed = error("write", new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(&failed)?;
+    file.write_all(contents).map_err(&failed)?;
+    let mode = match fs::metadata(target) {
+        Ok(old) => {
+            // Only root can give files away; who is not keeps what is his.
+            if old.uid() != file.metadata().map_err(&failed)?.uid() {
+                fchown(&file, Some(old.uid()), Some(old.gid())).map_err(&failed)?;
+            }
+            old.mode() & 0o7777
+        }
+        Err(_) => MODE,
+    };
+    file.set_permissions(Permissions::from_mode(mode)).map_err(&failed)?;
+    file.sync_all().map_err(&failed)
+}
+
+/// Makes a new or removed name in the directory of `path` outlive a power failure.
+fn sync_directory(path: &Path) -> Result<(), WriteError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory).and_then(|file| file.sync_all()).map_err(error("write", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn contents_change_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ppt_aliases");
+        replace(&file, b"one\n").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, MODE);
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        // What a crash left.
+        fs::write(directory.path().join(".ppt_aliases.slotpass-new"), "half").unwrap();
+        let link = directory.path().join("link");
+        symlink(&file, &link).unwrap();
+        replace(&link, b"two\n").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(
+            (fs::read(&file).unwrap(), fs::metadata(&file).unwrap().mode() & 0o777),
+            (b"two\n".to_vec(), 0o640)
+        );
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+        remove(&file).unwrap();
+        remove(&file).unwrap();
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_link_that_stands_where_the_new_file_is_written_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, other) = (directory.path().join("a"), directory.path().join("other"));
+        fs::write(&other, "other").unwrap();
+        symlink(&other, directory.path().join(".a.slotpass-new")).unwrap();
+        replace(&file, b"a").unwrap();
+        assert_eq!((fs::read(&file).unwrap(), fs::read(&other).unwrap()), (b"a".to_vec(), b"other".to_vec()));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_and_stays() {
+        let error = replace(Path::new("/no/such/directory/file"), b"").unwrap_err().to_string();
+        assert!(error.starts_with("cannot write /no/such/directory/.file.slotpass-new: "), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("is-a-directory");
+        fs::create_dir(&file).unwrap();
+        assert!(replace(&file, b"x").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_at_a_time_changes_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let counter = directory.path().join("counter");
+        replace(&counter, b"0").unwrap();
+        let add = || {
+            for _ in 0..20 {
+                let _lock = DirectoryLock::take(directory.path()).unwrap();
+                let value: u32 = fs::read_to_string(&counter).unwrap().parse().unwrap();
+                replace(&counter, (value + 1).to_string().as_bytes()).unwrap();
+            }
+        };
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(add))));
+        assert_eq!(fs::read_to_string(&counter).unwrap(), "80");
+    }
+}
