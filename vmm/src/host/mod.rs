@@ -1,6 +1,7 @@
 //! The host's PCI functions: how its user names them, the files that say which go to guests, and the list of them.
 
 pub mod file_text;
+pub mod holders;
 pub mod id_text;
 pub mod list;
 pub mod physical_path;
