@@ -14,7 +14,8 @@ use super::exit;
 use crate::console::window;
 use crate::host::file_text::ReadError;
 use crate::host::list::fields::{Chosen, Field, FieldsError};
-use crate::host::list::{Listing, Selection, json, table};
+use crate::host::list::tree::Tree;
+use crate::host::list::{Listing, Remark, Selection, json, table, tree};
 use crate::host::physical_path;
 use crate::host::ppt_matches::{self, PptMatches};
 
@@ -37,8 +38,12 @@ pub struct Arguments {
     #[arg(short)]
     all: bool,
     /// As JSON
-    #[arg(short)]
+    #[arg(short, long)]
     json: bool,
+    /// All functions of the host as they are connected, with their groups and drivers, and which go to a guest together;
+    /// as a text or, with -j, as JSON
+    #[arg(long)]
+    tree: bool,
     /// Which columns, with commas between them: dev, vendor, device, subvendor, subdevice, rev, path, label; or all
     #[arg(short = 'o', value_name = "FIELD,…|all", allow_hyphen_values = true)]
     fields: Option<OsString>,
@@ -121,6 +126,9 @@ fn say(what: &impl std::fmt::Display) {
 
 fn listed(arguments: &Arguments) -> Result<(), ListError> {
     let form = form(arguments)?;
+    if arguments.tree {
+        return tree(&form);
+    }
     let selection = match selection(arguments) {
         Ok(selection) => selection,
         // As pptadm, which lists nothing then and succeeds; but not without a word.
@@ -138,7 +146,7 @@ fn listed(arguments: &Arguments) -> Result<(), ListError> {
 }
 
 fn form(arguments: &Arguments) -> Result<Form, ListError> {
-    let Arguments { all, json, fields, parsable, matches, surplus, .. } = arguments;
+    let Arguments { all, json, tree, fields, parsable, matches, surplus, .. } = arguments;
     if !surplus.is_empty() {
         return Err(ListError::Usage("unused arguments"));
     }
@@ -147,6 +155,9 @@ fn form(arguments: &Arguments) -> Result<Form, ListError> {
     }
     if *parsable && fields.is_none() {
         return Err(ListError::Usage("-o must be provided when using -p option"));
+    }
+    if *tree && (*all || *parsable || fields.is_some() || matches.is_some()) {
+        return Err(ListError::Usage("--tree shows all functions, as a text or with -j"));
     }
     if matches.is_some() && !all {
         return Err(ListError::Usage("--matches is of use with -a only"));
@@ -172,17 +183,34 @@ fn selection(arguments: &Arguments) -> Result<Selection, ReadError> {
     Ok(Selection::All { matches: PptMatches::find(&lookup)?, lookup })
 }
 
+fn tree(form: &Form) -> Result<(), ListError> {
+    let devices = Path::new(sysfs::DEVICES);
+    let tree = Tree::of(devices, physical_path::of).map_err(|source| ListError::Devices { source })?;
+    to_stdout(|out| match form {
+        Form::Json => tree::json(out, &tree),
+        _ => tree::text(out, &tree),
+    })?;
+    if tree.roots.is_empty() {
+        say(&Remark::NoFunctions { devices: devices.to_owned() });
+    }
+    Ok(())
+}
+
 fn print(form: &Form, listing: &Listing) -> Result<(), ListError> {
-    let stdout = io::stdout();
-    let height = window::height(stdout.as_fd()).unwrap_or(HEIGHT);
-    let mut out = BufWriter::new(stdout.lock());
+    let height = window::height(io::stdout().as_fd()).unwrap_or(HEIGHT);
     let functions = &listing.functions;
-    let written = match form {
-        Form::Columns(fields) => table::columns(&mut out, functions, fields, height),
-        Form::Parsable(fields) => table::parsable(&mut out, functions, fields),
-        Form::Json => json::devices(&mut out, functions),
-    };
-    match written.and_then(|()| out.flush()) {
+    to_stdout(|out| match form {
+        Form::Columns(fields) => table::columns(out, functions, fields, height),
+        Form::Parsable(fields) => table::parsable(out, functions, fields),
+        Form::Json => json::devices(out, functions),
+    })
+}
+
+fn to_stdout(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'_>>) -> io::Result<()>,
+) -> Result<(), ListError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         // Whoever read it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(ListError::Output),

@@ -2,6 +2,7 @@
 
 mod check;
 mod ctl;
+mod documents;
 mod exit;
 mod export;
 mod list;
@@ -13,17 +14,22 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::console;
 use crate::ppt::PptHost;
+
+/// Name of the program.
+const NAME: &str = "slotpass";
+/// What was built, and how.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SLOTPASS_BUILD"), ")");
 
 /// Puts host PCI functions into a virtual machine's slots.
 ///
 /// Without a command: boots a small guest of its own with a simulated function at 0:8:0, and shows what it saw and
 /// measured.
 #[derive(Debug, Parser)]
-#[command(name = "slotpass", version, after_help = exit::HELP)]
+#[command(name = NAME, version = VERSION, after_help = exit::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -40,6 +46,8 @@ enum Command {
     Ctl(ctl::Arguments),
     Check(check::Arguments),
     Export(export::Arguments),
+    Completions(documents::CompletionsArguments),
+    Man(documents::ManArguments),
 }
 
 /// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
@@ -73,6 +81,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
         Some(Command::List(arguments)) => list::list(&arguments),
         Some(Command::Check(arguments)) => check::check(arguments),
         Some(Command::Export(arguments)) => export::export(arguments),
+        Some(Command::Completions(arguments)) => documents::completions(&arguments, Cli::command()),
+        Some(Command::Man(arguments)) => documents::man(&arguments, Cli::command()),
         None => run::demo(cli.verbose),
     }
 }

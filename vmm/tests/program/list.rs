@@ -47,6 +47,8 @@ fn arguments_are_refused_as_pptadm_refuses_them() {
         ("-p", "-o must be provided when using -p option"),
         ("-ap", "-o must be provided when using -p option"),
         ("--matches /dev/null", "--matches is of use with -a only"),
+        ("--tree -a", "--tree shows all functions, as a text or with -j"),
+        ("--tree -p -o dev", "--tree shows all functions, as a text or with -j"),
     ] {
         let ended = list(arguments).end().expect_refusal(&[]);
         let said = format!("slotpass: {message}\n{USAGE}");
@@ -178,4 +180,24 @@ fn whoever_stops_reading_is_no_error() {
     drop(reader);
     run.command().stdout(writer);
     run.start_with_own_stdout().end().expect_code(0);
+}
+
+#[test]
+fn a_tree_has_every_function_of_the_host() {
+    let shown = list("--tree").end().expect_code(0);
+    let json = list("--tree --json").end().expect_code(0);
+    let tree: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let mut count = 0;
+    let mut open: Vec<&serde_json::Value> = tree["roots"].as_array().unwrap().iter().collect();
+    while let Some(node) = open.pop() {
+        if let Some(address) = node["address"].as_str() {
+            count += 1;
+            assert!(shown.stdout.contains(address), "{address}\n{shown}");
+        }
+        open.extend(node["functions"].as_array().unwrap());
+    }
+    assert_eq!(count, vendors().len());
+    if count == 0 {
+        shown.expect_stderr("has no PCI functions");
+    }
 }

@@ -9,6 +9,7 @@ mod function;
 pub mod json;
 mod remark;
 pub mod table;
+pub mod tree;
 
 use std::fmt;
 use std::io;
