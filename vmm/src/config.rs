@@ -124,7 +124,8 @@ impl VmFile {
         VmFile::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<VmFile, ConfigError> {
+    /// Reads a text, which messages say to be from this file.
+    pub fn parse(path: &Path, text: &str) -> Result<VmFile, ConfigError> {
         let mut json = serde_json::Deserializer::from_str(text);
         let content = |field: String, error: &serde_json::Error| {
             let (line, column) = (error.line(), error.column());
