@@ -22,6 +22,7 @@ mod plan;
 mod provisioned;
 mod scenario;
 mod stats;
+mod system_drive;
 
 pub use failure::Failure;
 pub use guest_report::{Check, GuestReport};
@@ -33,3 +34,4 @@ pub use plan::{Bdf, ConventionalBus, Emulator, FETCHED, Kernel, Place, Plan, Por
 pub use provisioned::{Missing, Provisioned};
 pub use scenario::{DiskImage, Scenario};
 pub use stats::{Piece, Stats};
+pub use system_drive::SystemDrive;

@@ -11,6 +11,8 @@ use crate::{Bdf, Failure, Plan, Scenario, expect};
 
 /// From power-on to the first command; some fifteen times what an idle host takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// The same for a whole Debian, with its services.
+const DEBIAN_BOOT_LIMIT: Duration = Duration::from_secs(400);
 /// What the machine gets beyond a command's own limit to report that the command was killed.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -22,6 +24,7 @@ pub struct Machine<'s> {
     requests: ChildStdin,
     answers: Receiver<String>,
     pub(crate) monitor: Monitor,
+    power_off_limit: Duration,
     /// What can be plugged in again.
     pub(crate) functions: Vec<(Bdf, String)>,
 }
@@ -39,6 +42,7 @@ impl<'s> Machine<'s> {
     /// Switches the machine on and waits until it takes commands.
     pub fn boot(plan: &Plan, scenario: &'s mut Scenario) -> Result<Self, Failure> {
         scenario.step("boot the machine")?;
+        let boot_limit = if plan.is_debian() { DEBIAN_BOOT_LIMIT } else { BOOT_LIMIT };
         let log_path = scenario.directory().join("qemu.log");
         let log = File::create(&log_path).map_err(Failure::io("create", &log_path))?;
         let mut command = plan.qemu(scenario)?;
@@ -61,14 +65,16 @@ impl<'s> Machine<'s> {
                 }
             }
         });
-        if let Err(failure) = await_answer(&answers, "ready", BOOT_LIMIT) {
+        if let Err(failure) = await_answer(&answers, "ready", boot_limit) {
             end(&mut qemu);
             return Err(failure);
         }
         let connected = Monitor::connect(scenario.directory(), MONITOR_SOCKET);
         match connected {
             Ok(monitor) => {
-                Ok(Self { scenario, qemu, requests, answers, monitor, functions: plan.functions().to_vec() })
+                let power_off_limit = if plan.is_debian() { DEBIAN_BOOT_LIMIT } else { GRACE };
+                let functions = plan.functions().to_vec();
+                Ok(Self { scenario, qemu, requests, answers, monitor, power_off_limit, functions })
             }
             Err(failure) => {
                 end(&mut qemu);
@@ -112,13 +118,21 @@ impl<'s> Machine<'s> {
         Ok(output.out)
     }
 
+    /// Starts the machine's system anew, as somebody does who types `reboot`. Only a whole Debian does that.
+    pub fn reboot(&mut self) -> Result<(), Failure> {
+        // The answer to the command that reboots may be the last thing that is heard, or not be heard any more.
+        self.attempt("reboot", "systemctl reboot --no-block", 60)?;
+        await_answer(&self.answers, "ready", DEBIAN_BOOT_LIMIT)?;
+        Ok(())
+    }
+
     /// Asks the machine to switch itself off, which a kernel that hangs or a leaked reference would prevent.
     pub fn power_off(mut self) -> Result<(), Failure> {
         self.scenario.step("power the machine off")?;
         writeln!(self.requests, "poweroff").map_err(|_| Failure::Gone)?;
-        match self.answers.recv_timeout(GRACE) {
+        match self.answers.recv_timeout(self.power_off_limit) {
             Err(RecvTimeoutError::Disconnected) => Ok(()),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::NoAnswer { limit: GRACE }),
+            Err(RecvTimeoutError::Timeout) => Err(Failure::NoAnswer { limit: self.power_off_limit }),
             Ok(answer) => Err(Failure::Protocol { answer, expected: "silence".into() }),
         }
     }

@@ -52,6 +52,9 @@ pub enum Kernel {
     V6_1,
     /// With `/dev/iommu` and VFIO's character devices.
     Iommufd,
+    /// A whole Debian on a disk of its own, with the kernel of its release: nothing of the host is in it but the scenario's
+    /// directory, and it starts as any Debian does.
+    Debian,
 }
 
 /// The QEMU that emulates the machine.
@@ -119,6 +122,10 @@ impl Plan {
         self.kernel = kernel;
     }
 
+    pub(crate) fn is_debian(&self) -> bool {
+        self.kernel == Kernel::Debian
+    }
+
     pub fn emulator(&mut self, emulator: Emulator) {
         self.emulator = emulator;
     }
@@ -168,20 +175,33 @@ impl Plan {
             .args(["-cpu", provisioned.processor(self.emulator)?])
             .args(["-machine", "q35,sata=off,smbus=off"])
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
-            .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-nodefaults", "-display", "none"])
             .args(["-qmp", &format!("unix:{MONITOR_SOCKET},server=on,wait=off")])
             .args(["-device", self.iommu.qemu_device()])
             .arg("-serial")
             .arg(prefixed("file:", &directory.join("console.log")))
-            .args(["-serial", "stdio"])
-            .arg("-kernel")
-            .arg(images.join("vmlinux"))
-            .arg("-initrd")
-            .arg(images.join("l1.cpio"))
-            .args(["-append", &format!("{MACHINE_KERNEL_WORDS} {}", self.iommu.kernel_words())])
-            .args(["-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on"])
-            .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host,addr=2.0"])
-            .arg("-fsdev")
+            .args(["-serial", "stdio"]);
+        if self.kernel == Kernel::Debian {
+            // Changes to the disk are gone with the machine.
+            qemu.arg("-drive")
+                .arg(prefixed("snapshot=on,format=raw,if=none,id=root,file=", &images.join("disk.img")))
+                .args(["-device", "virtio-blk-pci,drive=root,addr=2.0"])
+                .arg("-kernel")
+                .arg(images.join("vmlinuz"))
+                .arg("-initrd")
+                .arg(images.join("initrd.img"))
+                .args(["-append", &format!("{DEBIAN_KERNEL_WORDS} {}", self.iommu.kernel_words())]);
+        } else {
+            qemu.arg("-kernel")
+                .arg(images.join("vmlinux"))
+                .arg("-initrd")
+                .arg(images.join("l1.cpio"))
+                .arg("-no-reboot")
+                .args(["-append", &format!("{MACHINE_KERNEL_WORDS} {}", self.iommu.kernel_words())])
+                .args(["-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on"])
+                .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host,addr=2.0"]);
+        }
+        qemu.arg("-fsdev")
             .arg(prefixed("local,id=scenario,security_model=none,path=", directory))
             .args(["-device", "virtio-9p-pci,fsdev=scenario,mount_tag=scenario,addr=3.0"]);
         if self.kernel == Kernel::Iommufd {
@@ -208,6 +228,9 @@ fn prefixed(prefix: &str, path: &Path) -> std::ffi::OsString {
     text.push(path);
     text
 }
+
+/// What an installed Debian has on its kernel's command line, but for the console.
+const DEBIAN_KERNEL_WORDS: &str = "console=ttyS0 root=/dev/vda ro quiet";
 
 /// Halves the time to boot: no mitigations, no self-tests and no start-up work of subsystems that nothing here uses.
 const MACHINE_KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr rodata=off \

@@ -19,6 +19,9 @@ pub struct Provisioned {
     /// As `images`, with another kernel for the machine.
     kernel_6_1: Option<PathBuf>,
     kernel_iommufd: Option<PathBuf>,
+    /// A Debian, and slotpass' package for it.
+    debian: Option<PathBuf>,
+    package: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,8 +55,9 @@ pub enum Missing {
 
 impl Provisioned {
     /// Reads `SLOTPASS_TEST_MACHINE` (the directory that `guest-tests/provision` prints) and `SLOTPASS_BIN`; and, if they
-    /// are set, `SLOTPASS_OVER_PPT_BIN` (the program of `guest-tests/ppt`), `SLOTPASS_TEST_KERNEL_6_1`, `SLOTPASS_TEST_KERNEL_IOMMUFD` and `SLOTPASS_TEST_QEMU`, the directories that
-    /// `provision --kernel 6.1`, `provision --kernel iommufd` and `provision --qemu` print.
+    /// are set, `SLOTPASS_OVER_PPT_BIN` (the program of `guest-tests/ppt`), `SLOTPASS_TEST_KERNEL_6_1`, `SLOTPASS_TEST_KERNEL_IOMMUFD`,
+    /// `SLOTPASS_TEST_QEMU` and `SLOTPASS_TEST_DEBIAN`, the directories that `provision --kernel 6.1`, `--kernel iommufd`,
+    /// `--qemu` and `--debian` print, and `SLOTPASS_PACKAGE`, what `vmm/dist/package` built.
     ///
     /// Only `guest-tests/run` sets them, so that a plain `cargo test --workspace` never boots machines.
     pub fn from_environment() -> Result<Self, Missing> {
@@ -76,6 +80,8 @@ impl Provisioned {
             qemu_with_igb,
             kernel_6_1: env::var_os("SLOTPASS_TEST_KERNEL_6_1").map(PathBuf::from),
             kernel_iommufd: env::var_os("SLOTPASS_TEST_KERNEL_IOMMUFD").map(PathBuf::from),
+            debian: env::var_os("SLOTPASS_TEST_DEBIAN").map(PathBuf::from),
+            package: env::var_os("SLOTPASS_PACKAGE").map(PathBuf::from),
         })
     }
 
@@ -127,7 +133,19 @@ impl Provisioned {
                 what: "a kernel with iommufd",
                 command: "provision --kernel iommufd",
             }),
+            Kernel::Debian => self
+                .debian
+                .as_deref()
+                .ok_or(Failure::NotProvisioned { what: "a Debian", command: "provision --debian" }),
         }
+    }
+
+    /// The Debian package of the VMM under test.
+    pub fn package(&self) -> Result<&Path, Failure> {
+        self.package.as_deref().ok_or(Failure::NotProvisioned {
+            what: "slotpass' package (SLOTPASS_PACKAGE)",
+            command: "provision --cargo-deb, vmm/dist/package",
+        })
     }
 
     /// The distribution's kernel as it is packaged.

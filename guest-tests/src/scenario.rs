@@ -100,6 +100,12 @@ impl Scenario {
         Ok(format!("/run/scenario/{name}"))
     }
 
+    /// Copies a file of the host to where the machine finds it as `/run/scenario/NAME`.
+    pub fn copy_for_machine(&self, name: &str, file: &Path) -> Result<(), Failure> {
+        fs::copy(file, self.directory.join(name)).map_err(Failure::io("copy", file))?;
+        Ok(())
+    }
+
     /// The text of a file in the scenario's directory; bytes that are no UTF-8 are replaced.
     pub fn text_of(&self, name: &str) -> Result<String, Failure> {
         let path = self.directory.join(name);

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bare_metal;
+mod fresh_debian;
 mod host_side;
 mod hostile;
 mod hotplug;
@@ -27,7 +28,7 @@ use guest_tests::{Failure, Iommu, Missing, Provisioned, Scenario};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use Iommu::{Amd, Intel39, Intel48};
-use Needs::{Kernel6_1, KernelIommufd, NewerQemu, Usual};
+use Needs::{Debian, Kernel6_1, KernelIommufd, NewerQemu, Usual};
 use Set::{Default, Long, Peer, Quick};
 
 /// Sets of scenarios: each holds those before it as well.
@@ -50,6 +51,8 @@ enum Needs {
     Kernel6_1,
     KernelIommufd,
     NewerQemu,
+    /// And the package.
+    Debian,
 }
 
 impl Needs {
@@ -59,6 +62,7 @@ impl Needs {
             Kernel6_1 => "--kernel 6.1",
             KernelIommufd => "--kernel iommufd",
             NewerQemu => "--qemu",
+            Debian => "--debian",
         }
     }
 }
@@ -160,6 +164,8 @@ const SCENARIOS: &[Entry] = &[
     entry(Long, "ppt_nvme_and_nic", &[Amd], ppt::nvme_and_nic),
     entry(Default, "ppt_further_functions", &[Intel48], ppt::further_functions),
     entry(Long, "ppt_further_functions", &[Amd], ppt::further_functions),
+    // Installing Debian into an image takes minutes where it is not cached, and so does building the package.
+    needs(Debian, entry(Long, "fresh_debian", &[Intel48], fresh_debian::from_readme)),
     entry(Peer, "peer_nvme_and_nic", &[Intel48, Intel39, Amd], peer::nvme_and_nic),
     entry(Peer, "peer_events", &[Intel48], peer::events),
     needs(KernelIommufd, entry(Peer, "peer_events_with_iommufd", &[Intel48], peer::events_with_iommufd)),
