@@ -9,6 +9,7 @@
 //!
 //! `README.md` beside this package says how to run the scenarios and where their logs are.
 
+mod etc;
 mod events;
 mod failure;
 mod functions;

@@ -13,6 +13,7 @@ mod linux;
 mod peer;
 mod ports;
 mod ppt;
+mod reserve;
 mod show;
 mod slots;
 mod vectors;
@@ -133,6 +134,14 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "config_file", &[Intel48], slots::config_file),
     entry(Default, "show", &[Intel48], show::bound_and_unbound),
     entry(Long, "show", &[Amd], show::bound_and_unbound),
+    entry(Default, "reserve_both_ways", &[Intel48], reserve::both_ways::drive_and_nic),
+    entry(Long, "reserve_both_ways", &[Amd], reserve::both_ways::drive_and_nic),
+    entry(Default, "reserve_undone", &[Intel48], reserve::undone::whatever_fails),
+    // Not on amd: see small_memory_and_root_port.
+    entry(Default, "reserve_group", &[Intel48], reserve::group::two_functions),
+    entry(Default, "reserve_refusals", &[Intel48], reserve::refusals::what_the_host_needs),
+    entry(Default, "reserve_apply", &[Intel48], reserve::apply::at_boot),
+    entry(Long, "reserve_killed", &[Intel48], reserve::killed::at_any_time),
     entry(Default, "function_without_reset", &[Intel48], slots::function_without_reset),
     // Not on amd: see small_memory_and_root_port.
     entry(Default, "host_resets", &[Intel48], host_side::resets),

@@ -1,11 +1,15 @@
 //! The command line.
 
+mod apply;
+mod changes;
 mod check;
 mod ctl;
 mod documents;
 mod exit;
 mod export;
 mod list;
+mod release;
+mod reserve;
 mod run;
 mod show;
 mod slots;
@@ -43,6 +47,9 @@ enum Command {
     Run(Box<run::Arguments>),
     Show(show::Arguments),
     List(list::Arguments),
+    Reserve(reserve::Arguments),
+    Release(release::Arguments),
+    Apply(apply::Arguments),
     Ctl(ctl::Arguments),
     Check(check::Arguments),
     Export(export::Arguments),
@@ -79,6 +86,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
         Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
         Some(Command::Show(arguments)) => show::show(&arguments),
         Some(Command::List(arguments)) => list::list(&arguments),
+        Some(Command::Reserve(arguments)) => reserve::reserve(arguments),
+        Some(Command::Release(arguments)) => release::release(arguments),
+        Some(Command::Apply(arguments)) => apply::apply(&arguments),
         Some(Command::Check(arguments)) => check::check(arguments),
         Some(Command::Export(arguments)) => export::export(arguments),
         Some(Command::Completions(arguments)) => documents::completions(&arguments, Cli::command()),

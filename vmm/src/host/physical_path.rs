@@ -131,6 +131,11 @@ pub fn without_devices(name: &str) -> &str {
     name.strip_prefix(DEVICES).filter(|path| path.starts_with("/pci@")).unwrap_or(name)
 }
 
+/// Whether a text is a physical path of any host, with or without `/devices` in front.
+pub fn check(path: &str) -> Result<(), PathError> {
+    steps(path).map(drop)
+}
+
 /// The name of a device of this host with the function's address instead of a physical path. Other names stay as they are.
 pub fn resolve(name: &str) -> Result<Cow<'_, str>, PathError> {
     if !is_physical(name) {

@@ -4,15 +4,18 @@
 //! end of the line. An alias is a path in the device tree or one of the names in a function's `compatible` property. What
 //! the kernel skips, or takes for something else than it seems to be, is among the [findings](PptAliases::findings).
 
+mod edit;
 mod fault;
 mod tokens;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use super::file_text::{self, ReadError, quoted};
 use super::id_text::IdFault;
+pub use edit::EditError;
 use tokens::{Token, Tokens};
 
 /// Where it is.
@@ -186,22 +189,37 @@ impl PptAliases {
     }
 }
 
-/// A line as the kernel's `parse_aliases` takes it: names that commas join are one name.
-fn line(text: &[u8], reasons: &mut Vec<Reason>) -> Option<Entry> {
-    let mut names: Vec<Vec<u8>> = Vec::new();
+/// A name of a line, and where its text is there.
+struct Word {
+    name: Vec<u8>,
+    place: Range<usize>,
+}
+
+/// The names of a line as the kernel's `parse_aliases` takes it: those that commas join are one.
+fn words(text: &[u8], reasons: &mut Vec<Reason>) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
     let mut joined = false;
-    for token in Tokens::of(text) {
+    let mut tokens = Tokens::of(text);
+    loop {
+        tokens.skip_blanks();
+        let start = text.len() - tokens.left();
+        let Some(token) = tokens.next() else { break };
+        let end = text.len() - tokens.left();
         match token {
-            Token::Name(name) => match names.last_mut() {
-                Some(last) if joined => last.extend(name),
-                _ => names.push(name),
+            Token::Name(name) => match words.last_mut() {
+                Some(last) if joined => {
+                    last.name.extend(name);
+                    last.place.end = end;
+                }
+                _ => words.push(Word { name, place: start..end }),
             },
-            Token::Comma => match names.last_mut() {
+            Token::Comma => match words.last_mut() {
                 Some(last) => {
                     if joined {
                         reasons.push(Reason::Unexpected { text: b",".to_vec() });
                     }
-                    last.push(b',');
+                    last.name.push(b',');
+                    last.place.end = end;
                     joined = true;
                     continue;
                 }
@@ -217,9 +235,13 @@ fn line(text: &[u8], reasons: &mut Vec<Reason>) -> Option<Entry> {
         joined = false;
     }
     if joined {
-        reasons.extend(names.pop().map(|text| Reason::EndsWithComma { text }));
+        reasons.extend(words.pop().map(|word| Reason::EndsWithComma { text: word.name }));
     }
-    let mut names = names.into_iter();
+    words
+}
+
+fn line(text: &[u8], reasons: &mut Vec<Reason>) -> Option<Entry> {
+    let mut names = words(text, reasons).into_iter().map(|word| word.name);
     let driver = names.next()?;
     let aliases: Vec<Vec<u8>> = names.collect();
     if aliases.is_empty() {

@@ -5,6 +5,8 @@
 //! libppt skips silently what it does not understand, and compares ids as text; each line that has no effect because of
 //! that, or another than it seems to have, is among the [findings](PptMatches::findings).
 
+mod edit;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

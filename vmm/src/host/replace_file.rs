@@ -123,7 +123,11 @@ fn write_new(new: &Path, target: &Path, contents: &[u8]) -> Result<(), WriteErro
         }
         Err(_) => MODE,
     };
-    file.set_permissions(Permissions::from_mode(mode)).map_err(&failed)?;
+    match file.set_permissions(Permissions::from_mode(mode)) {
+        // On a file system without permissions (FAT, as boot keys have it) a new file has what it is mounted with.
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied && !target.exists() => {}
+        set => set.map_err(&failed)?,
+    }
     file.sync_all().map_err(&failed)
 }
 

@@ -18,6 +18,7 @@ mod list;
 mod messages;
 mod no_kvm;
 mod physical_paths;
+mod reserve;
 mod show;
 mod signals;
 mod sizes;

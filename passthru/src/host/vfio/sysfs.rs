@@ -268,7 +268,8 @@ pub fn offenders(address: HostAddress) -> Vec<Member> {
     offenders_in(Path::new(DEVICES), address)
 }
 
-fn offenders_in(devices: &Path, address: HostAddress) -> Vec<Member> {
+/// As [`offenders`], with the functions in `devices`, a directory such as [`DEVICES`].
+pub fn offenders_in(devices: &Path, address: HostAddress) -> Vec<Member> {
     let members = devices.join(address.to_string()).join("iommu_group/devices");
     let Ok(entries) = fs::read_dir(members) else { return Vec::new() };
     let mut found: Vec<Member> = entries

@@ -30,6 +30,17 @@ impl<'a> Tokens<'a> {
         Tokens { rest: line }
     }
 
+    /// How much of the line is left.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Goes to the next word, if there is one.
+    pub fn skip_blanks(&mut self) {
+        // A carriage return ends a line too, so that it is nothing at the end of one.
+        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+    }
+
     fn next_byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -108,8 +119,7 @@ impl Iterator for Tokens<'_> {
     type Item = Token;
 
     fn next(&mut self) -> Option<Token> {
-        // A carriage return ends a line too, so that it is nothing at the end of one.
-        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+        self.skip_blanks();
         let first = *self.rest.first()?;
         let token = match first {
             b'#' => {

@@ -1,0 +1,75 @@
+//! Adding and removing an entry.
+
+use super::{Finding, PptMatches, Reason};
+use crate::host::line_edit::LineEdit;
+
+impl PptMatches {
+    /// What adds the entry; nothing if another line says the same. An entry that would match nothing is a finding.
+    pub fn add(&self, entry: &str) -> Result<Vec<LineEdit>, Finding> {
+        let parsed = PptMatches::parse(entry.as_bytes());
+        if let Some(finding) = parsed.findings.into_iter().next() {
+            return Err(finding);
+        }
+        let Some(wanted) = parsed.lines.into_iter().next().and_then(|line| line.entry) else {
+            return Err(Finding { line: 1, text: entry.to_owned(), reason: Reason::NoEntry });
+        };
+        if self.entries().any(|found| *found == wanted) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![LineEdit::Insert(self.lines.len(), entry.into())])
+    }
+
+    /// What removes the lines that are just this entry.
+    pub fn remove(&self, entry: &str) -> Vec<LineEdit> {
+        let lines = self.lines.iter().enumerate();
+        let is_it = |text: &[u8]| text.strip_suffix(b"\r").unwrap_or(text) == entry.as_bytes();
+        lines.filter(|(_, line)| is_it(&line.text)).map(|(number, _)| LineEdit::Remove(number)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::host::line_edit;
+
+    #[test]
+    fn what_another_line_says_is_not_added() {
+        for (before, entry, after) in [
+            ("", "pciex8086,37d2", "pciex8086,37d2\n"),
+            ("# x\npci8086,37d2", "pciex8086,37d2", "# x\npci8086,37d2"),
+            ("pci8086\n", "pciex8086,37d2", "pci8086\npciex8086,37d2\n"),
+            ("/pci@0,0/display@2\n", "/pci@0,0/display@2", "/pci@0,0/display@2\n"),
+        ] {
+            let edits = PptMatches::parse(before.as_bytes()).add(entry).unwrap();
+            assert_eq!(line_edit::apply(before.as_bytes(), &edits), after.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_would_match_nothing_is_not_added() {
+        for (entry, reason) in [
+            ("pciex11,46", Reason::ShortVendor),
+            ("pciclass,0300", Reason::Class),
+            ("/devices/pci@0,0/display@2", Reason::DevicesPrefix),
+            ("# no", Reason::NoEntry),
+            ("", Reason::NoEntry),
+        ] {
+            assert_eq!(PptMatches::default().add(entry).unwrap_err().reason, reason, "{entry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn other_lines_stay(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n')], 0..60)) {
+            const ENTRY: &str = "/pci@0,0/display@2";
+            let before = PptMatches::parse(&bytes);
+            prop_assert_eq!(before.remove(ENTRY), vec![]);
+            let after = line_edit::apply(&bytes, &before.add(ENTRY).unwrap());
+            let again = PptMatches::parse(&after);
+            prop_assert_eq!(again.add(ENTRY), Ok(vec![]), "once");
+            prop_assert_eq!(line_edit::apply(&after, &again.remove(ENTRY)), bytes);
+        }
+    }
+}

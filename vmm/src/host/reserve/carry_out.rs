@@ -1,0 +1,378 @@
+//! Carrying changes out, and undoing them.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use passthru::host::vfio::sysfs;
+use passthru::pci::HostAddress;
+
+use super::change::{Change, Edit, EditError, Edited, LinesChange, Switch, WholeFile};
+use super::inventory;
+use super::{Host, RUN};
+use crate::host::file_text::{self, ReadError};
+use crate::host::line_edit;
+use crate::host::replace_file::{self, DirectoryLock, WriteError};
+
+/// Where modprobe is if `PATH` does not say so: a user who became root may not have these in it.
+const SUPERUSER: &str = "/usr/sbin:/sbin";
+
+/// A change that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// A file.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// A file of sysfs.
+    #[error("{address}: cannot write {}: {source}", path.display())]
+    Sysfs {
+        /// The function.
+        address: HostAddress,
+        /// The file.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// There is no such driver, and modprobe does not change that.
+    #[error(
+        "the kernel has no driver {}: {why}; a kernel with CONFIG_VFIO_PCI has it as a module of that name",
+        sysfs::DRIVER
+    )]
+    NoDriver {
+        /// What modprobe said.
+        why: String,
+    },
+    /// The driver was asked, and another has it now, or none.
+    #[error("{address}: {} did not take it: {} has it; the kernel's reason: dmesg | grep {address}", sysfs::DRIVER, now.as_deref().unwrap_or("no driver"))]
+    NotTaken {
+        /// The function.
+        address: HostAddress,
+        /// Who has it.
+        now: Option<String>,
+    },
+    /// It was given back, and is not the host's.
+    #[error(
+        "{address}: {now} took it again, without an override; the kernel may say why: dmesg | grep {address}"
+    )]
+    TakenAgain {
+        /// The function.
+        address: HostAddress,
+        /// The driver.
+        now: String,
+    },
+}
+
+impl From<ReadError> for ChangeError {
+    fn from(error: ReadError) -> ChangeError {
+        EditError::Read(error).into()
+    }
+}
+
+impl From<WriteError> for ChangeError {
+    fn from(error: WriteError) -> ChangeError {
+        EditError::Write(error).into()
+    }
+}
+
+/// What could not be undone, after what failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why it was given up.
+    pub error: ChangeError,
+    /// Changes that are still there.
+    pub left: Vec<ChangeError>,
+}
+
+/// The right to change drivers, among the processes of this program.
+pub fn lock() -> Result<DirectoryLock, WriteError> {
+    let path = Path::new(RUN).join("reserving");
+    let made = fs::create_dir_all(&path);
+    made.map_err(|source| WriteError::Io { operation: "make", path: path.clone(), source })?;
+    DirectoryLock::take(&path)
+}
+
+/// A file's bytes; nothing if it does not exist.
+pub fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
+    match file_text::read(path) {
+        Err(error) if error.is_absent() => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Carries all of them out, or none: what was done before one fails is undone. `report` gets a line for each thing done.
+pub fn all_or_nothing(host: &Host, changes: &[Change], report: &mut dyn FnMut(String)) -> Result<(), Failed> {
+    let mut done: Vec<Done<'_>> = Vec::new();
+    for change in changes {
+        let mut part = Vec::new();
+        let result = one(host, change, &mut part, report);
+        done.extend(part);
+        if let Err(error) = result {
+            let undone = done.into_iter().rev().map(|done| done.undo(host));
+            return Err(Failed { error, left: undone.filter_map(Result::err).collect() });
+        }
+    }
+    Ok(())
+}
+
+/// Carries one out; if that fails, it is undone as far as it goes.
+pub fn single(host: &Host, change: &Change, report: &mut dyn FnMut(String)) -> Result<(), Failed> {
+    all_or_nothing(host, std::slice::from_ref(change), report)
+}
+
+/// What was done, or begun, and how it was before.
+enum Done<'a> {
+    Edited { path: &'a Path, edits: Vec<Edit> },
+    Whole(&'a WholeFile),
+    Switched(&'a Switch),
+}
+
+fn one<'a>(
+    host: &Host,
+    change: &'a Change,
+    done: &mut Vec<Done<'a>>,
+    report: &mut dyn FnMut(String),
+) -> Result<(), ChangeError> {
+    match change {
+        Change::Lines(lines) => {
+            let edited = edit(lines)?;
+            for Edited { before, lines: changed, .. } in &edited {
+                for line in line_edit::difference(before, changed) {
+                    report(format!("{}: {line}", lines.path.display()));
+                }
+            }
+            let edits = edited.into_iter().map(|edited| edited.edit.inverse()).collect();
+            done.push(Done::Edited { path: &lines.path, edits });
+            Ok(())
+        }
+        Change::Whole(file) => {
+            write_whole(file, file.contents.as_deref())?;
+            let verb = if file.contents.is_some() { "written" } else { "removed" };
+            report(format!("{}: {verb}", file.path.display()));
+            done.push(Done::Whole(file));
+            Ok(())
+        }
+        Change::LoadDriver => load_driver(host),
+        Change::ToVfio(switch) => {
+            done.push(Done::Switched(switch));
+            to_vfio(host, switch)?;
+            report(format!("{}: reserved for guests (was with {switch})", switch.address));
+            Ok(())
+        }
+        Change::ToHost(switch) => {
+            done.push(Done::Switched(switch));
+            let now = to_host(host, switch, report)?;
+            let now = now.unwrap_or_else(|| "no driver; none of the host's wants it".to_owned());
+            report(format!("{}: released to {now} (was with {switch})", switch.address));
+            Ok(())
+        }
+    }
+}
+
+impl Done<'_> {
+    fn undo(self, host: &Host) -> Result<(), ChangeError> {
+        match self {
+            Done::Edited { path, edits } => {
+                let edits = edits.into_iter().rev().collect();
+                edit(&LinesChange { path: path.to_owned(), edits }).map(drop)
+            }
+            Done::Whole(file) => write_whole(file, file.before.as_deref()),
+            Done::Switched(switch) => restore(host, switch),
+        }
+    }
+}
+
+/// Reads, changes and replaces a file, with its directory locked from before the reading.
+fn edit(change: &LinesChange) -> Result<Vec<Edited>, ChangeError> {
+    let directory = change.path.parent().unwrap_or(Path::new("/"));
+    let of_directory = |operation, source| WriteError::Io { operation, path: directory.to_owned(), source };
+    if !directory.is_dir() {
+        // Nothing is removed from what does not exist.
+        if change.carried_out_on(&[])?.is_empty() {
+            return Ok(Vec::new());
+        }
+        fs::create_dir_all(directory).map_err(|source| of_directory("make", source))?;
+    }
+    let _lock = DirectoryLock::take(directory)?;
+    let bytes = bytes_of(&change.path)?.unwrap_or_default();
+    let edited = change.carried_out_on(&bytes)?;
+    if let Some(last) = edited.last() {
+        // What a link leads to has been there before this program.
+        if last.after.is_empty() && !change.path.is_symlink() {
+            replace_file::remove(&change.path)?;
+        } else {
+            replace_file::replace(&change.path, &last.after)?;
+        }
+    }
+    Ok(edited)
+}
+
+fn write_whole(file: &WholeFile, contents: Option<&[u8]>) -> Result<(), ChangeError> {
+    let directory = file.path.parent().unwrap_or(Path::new("/"));
+    let _lock = DirectoryLock::take(directory)?;
+    match contents {
+        None => replace_file::remove(&file.path)?,
+        Some(contents) => {
+            replace_file::replace(&file.path, contents)?;
+            if file.executable {
+                let set = fs::set_permissions(&file.path, Permissions::from_mode(0o755));
+                let error = |source| WriteError::Io {
+                    operation: "make a program of",
+                    path: file.path.clone(),
+                    source,
+                };
+                set.map_err(error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn modprobe(arguments: &[&str]) -> io::Result<std::process::Output> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("modprobe");
+    command.args(arguments).env("PATH", format!("{path}:{SUPERUSER}")).stdin(Stdio::null()).output()
+}
+
+/// The modules that modprobe would load for a device, by name.
+pub fn modules_for(modalias: &str) -> Vec<String> {
+    let Ok(output) = modprobe(&["-q", "-R", modalias]) else { return Vec::new() };
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn load_driver(host: &Host) -> Result<(), ChangeError> {
+    let is_there = || host.sysfs.join("bus/pci/drivers").join(sysfs::DRIVER).is_dir();
+    if is_there() {
+        return Ok(());
+    }
+    let why = match modprobe(&[sysfs::DRIVER]) {
+        Ok(_) if is_there() => return Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+            if said.is_empty() { format!("modprobe ended with {}", output.status) } else { said }
+        }
+        Err(error) => format!("cannot run modprobe: {error}"),
+    };
+    Err(ChangeError::NoDriver { why })
+}
+
+fn write(address: HostAddress, path: &Path, text: &str) -> Result<(), ChangeError> {
+    let written =
+        OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| ChangeError::Sysfs { address, path: path.to_owned(), source })
+}
+
+fn directory(host: &Host, address: HostAddress) -> PathBuf {
+    host.functions().join(address.to_string())
+}
+
+fn driver(host: &Host, address: HostAddress) -> Option<String> {
+    sysfs::link_name(&directory(host, address).join("driver"))
+}
+
+fn set_override(host: &Host, address: HostAddress, driver: Option<&str>) -> Result<(), ChangeError> {
+    let text = format!("{}\n", driver.unwrap_or_default());
+    write(address, &directory(host, address).join("driver_override"), &text)
+}
+
+/// Takes it from whoever has it.
+fn unbind(host: &Host, address: HostAddress) -> Result<(), ChangeError> {
+    match write(address, &directory(host, address).join("driver/unbind"), &address.to_string()) {
+        // Nobody has it, or it was just taken.
+        Err(_) if driver(host, address).is_none() => Ok(()),
+        written => written,
+    }
+}
+
+/// Offers it to those drivers that may take it. That none did is no error of this.
+fn probe(host: &Host, address: HostAddress) -> Result<(), ChangeError> {
+    match write(address, &host.sysfs.join("bus/pci/drivers_probe"), &address.to_string()) {
+        Err(_) if driver(host, address).is_some() => Ok(()),
+        written => written,
+    }
+}
+
+/// The override comes first, so that no driver of the host takes the function in between, and stays, so that none does when
+/// modules are loaded later.
+fn to_vfio(host: &Host, switch: &Switch) -> Result<(), ChangeError> {
+    let address = switch.address;
+    if switch.new_override() {
+        set_override(host, address, Some(sysfs::DRIVER))?;
+    }
+    if !switch.is_vfio() {
+        if switch.driver.is_some() {
+            unbind(host, address)?;
+        }
+        probe(host, address)?;
+    }
+    match driver(host, address) {
+        Some(now) if sysfs::is_vfio(&now) => Ok(()),
+        now => Err(ChangeError::NotTaken { address, now }),
+    }
+}
+
+/// Who has it then.
+fn to_host(
+    host: &Host,
+    switch: &Switch,
+    report: &mut dyn FnMut(String),
+) -> Result<Option<String>, ChangeError> {
+    let address = switch.address;
+    if switch.clear_override() {
+        set_override(host, address, None)?;
+    }
+    if switch.is_vfio() {
+        unbind(host, address)?;
+    }
+    if driver(host, address).is_none() {
+        // A host that was booted with the function reserved may not have loaded its driver. There may be none.
+        if let Some(modalias) = &switch.modalias {
+            let _ = modprobe(&["-q", modalias]);
+        }
+        probe(host, address)?;
+    }
+    if driver(host, address).as_deref() == Some(sysfs::DRIVER) && forget_ids(host, address)? {
+        report(format!(
+            "{address}: {} was told its ids, and forgot them until the next boot; for who says them then: \
+             grep -r vfio-pci /etc/modprobe.d /proc/cmdline",
+            sysfs::DRIVER
+        ));
+        unbind(host, address)?;
+        probe(host, address)?;
+    }
+    match driver(host, address) {
+        Some(now) if sysfs::is_vfio(&now) => Err(ChangeError::TakenAgain { address, now }),
+        now => Ok(now),
+    }
+}
+
+/// Has vfio-pci forget ids that it was told (its parameter `ids`, its file `new_id`), because of which it takes a function
+/// that has no override. Whether it knew them.
+fn forget_ids(host: &Host, address: HostAddress) -> Result<bool, ChangeError> {
+    let id = |file| fs::read_to_string(directory(host, address).join(file)).unwrap_or_default();
+    let number = |file| id(file).trim().trim_start_matches("0x").to_owned();
+    let path = host.sysfs.join("bus/pci/drivers").join(sysfs::DRIVER).join("remove_id");
+    match write(address, &path, &format!("{} {}", number("vendor"), number("device"))) {
+        Err(ChangeError::Sysfs { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
+/// Gives a function back to whom it was with.
+fn restore(host: &Host, switch: &Switch) -> Result<(), ChangeError> {
+    let address = switch.address;
+    if inventory::driver_override(&directory(host, address)) != switch.driver_override {
+        set_override(host, address, switch.driver_override.as_deref())?;
+    }
+    let now = driver(host, address);
+    if now == switch.driver {
+        return Ok(());
+    }
+    if now.is_some() {
+        unbind(host, address)?;
+    }
+    let Some(old) = &switch.driver else { return Ok(()) };
+    let bind = host.sysfs.join("bus/pci/drivers").join(old).join("bind");
+    write(address, &bind, &address.to_string())
+}

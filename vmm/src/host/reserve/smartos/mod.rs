@@ -1,0 +1,167 @@
+//! The boot key of a SmartOS machine: the two files that its kernel gets as boot modules, and the lines that make its boot
+//! loader load them.
+//!
+//! The files are `overlay/etc/ppt_aliases` and `overlay/etc/ppt_matches` on the key. GRUB has a menu, `boot/grub/menu.lst`;
+//! illumos' loader(7) has variables, `boot/loader.conf` and what it is told beside, `boot/loader.conf.local`.
+
+pub mod menu;
+pub mod variables;
+
+use std::path::{Path, PathBuf};
+
+use super::carry_out::bytes_of;
+use super::change::{Change, Edit, LinesChange};
+use super::meaning::AliasFile;
+use super::plan::Plan;
+use super::refusal::Refusal;
+use crate::host::file_text::{ReadError, quoted};
+use crate::host::physical_path::{self, PathError};
+use crate::host::ppt_aliases::{self, PptAliases};
+use crate::host::ppt_matches::PptMatches;
+
+/// Where the files are on the key, and the names that the kernel looks for.
+pub const FILES: [(&str, &str); 2] =
+    [("/overlay/etc/ppt_aliases", "etc/ppt_aliases"), ("/overlay/etc/ppt_matches", "etc/ppt_matches")];
+const MENU: &str = "boot/grub/menu.lst";
+const VARIABLES: [&str; 2] = ["boot/loader.conf", "boot/loader.conf.local"];
+
+/// A key that cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It is none.
+    #[error("{}: no boot key of SmartOS is mounted there: it has neither {MENU} nor {}", .0.display(), VARIABLES[0])]
+    NoKey(PathBuf),
+    /// Names of another kind.
+    #[error(
+        "{}: on a boot key devices are named by physical path (/pci@0,0/pci8086,151@1/display@0) or by ids \
+         (pciex8086,37d2){}", quoted(name.as_bytes()), reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+    )]
+    Name {
+        /// As given.
+        name: String,
+        /// What is wrong with it, if it is nearly one.
+        reason: Option<ppt_aliases::EditError>,
+    },
+    /// A physical path that is none.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// It is not there.
+    #[error("{name}: {} has no line for it", file.display())]
+    NotReserved {
+        /// As given.
+        name: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Anything else.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+}
+
+struct Key {
+    aliases: PathBuf,
+    matches: PathBuf,
+    menu: Option<PathBuf>,
+    /// Those that exist, and the one that is written.
+    variables: Option<(Vec<PathBuf>, PathBuf)>,
+}
+
+impl Key {
+    fn find(directory: &Path) -> Result<Key, KeyError> {
+        let [aliases, matches] = FILES.map(|(path, _)| directory.join(path.trim_start_matches('/')));
+        let menu = Some(directory.join(MENU)).filter(|path| path.is_file());
+        let files: Vec<PathBuf> =
+            VARIABLES.iter().map(|path| directory.join(path)).filter(|path| path.is_file()).collect();
+        let [_, local] = VARIABLES;
+        let variables = (!files.is_empty()).then(|| (files, directory.join(local)));
+        if menu.is_none() && variables.is_none() {
+            return Err(KeyError::NoKey(directory.to_owned()));
+        }
+        Ok(Key { aliases, matches, menu, variables })
+    }
+}
+
+/// The aliases that these names are.
+fn aliases(names: &[String]) -> Result<Vec<String>, KeyError> {
+    let alias = |name: &String| {
+        let alias = physical_path::without_devices(name).to_owned();
+        let error = |reason| KeyError::Name { name: name.clone(), reason };
+        if !alias.starts_with("/pci@") && !alias.starts_with("pci") {
+            return Err(error(None));
+        }
+        if alias.starts_with('/') {
+            physical_path::check(&alias)?;
+        }
+        PptAliases::default().add(alias.as_bytes()).map_err(|reason| error(Some(reason)))?;
+        Ok(alias)
+    };
+    names.iter().map(alias).collect()
+}
+
+/// What reserves these on the key at `directory`.
+pub fn reserve(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
+    let key = Key::find(directory)?;
+    let aliases = aliases(names)?;
+    let mut plan = Plan::default();
+    let matched = |alias: &&String| match PptMatches::default().add(alias) {
+        Ok(_) => true,
+        Err(finding) => {
+            plan.notes.push(format!("{alias}: not in ppt_matches, where it {}", finding.reason));
+            false
+        }
+    };
+    let matches: Vec<Edit> =
+        aliases.iter().filter(matched).map(|alias| Edit::AddMatch(alias.clone())).collect();
+    let aliases = aliases.into_iter().map(|alias| Edit::AddAlias(alias.into_bytes())).collect();
+    plan.changes.push(Change::Lines(LinesChange { path: key.aliases, edits: aliases }));
+    plan.changes.push(Change::Lines(LinesChange { path: key.matches, edits: matches }));
+    // What loads the files comes when they are there.
+    if let Some(path) = key.menu {
+        plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::AddModules] }));
+    }
+    if let Some((files, path)) = key.variables {
+        let mut all = Vec::new();
+        for file in files {
+            let bytes = bytes_of(&file)?.unwrap_or_default();
+            let findings = variables::findings(&bytes);
+            plan.notes.extend(findings.iter().map(|finding| format!("{}: {finding}", file.display())));
+            all.extend(bytes);
+            all.push(b'\n');
+        }
+        // Both files are one list of variables for the loader.
+        if !variables::add(&all).is_empty() {
+            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::AddVariables] }));
+        }
+    }
+    Ok(plan)
+}
+
+/// What takes it back. The lines that load the files go with the last device.
+pub fn release(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
+    let key = Key::find(directory)?;
+    let aliases = aliases(names)?;
+    let mut plan = Plan::default();
+    let file = AliasFile::read(&key.aliases)?;
+    for (name, alias) in names.iter().zip(&aliases) {
+        if !file.places().any(|place| place.alias == alias.as_bytes()) {
+            return Err(KeyError::NotReserved { name: name.clone(), file: key.aliases });
+        }
+    }
+    let is_last = file.places().all(|place| aliases.iter().any(|alias| alias.as_bytes() == place.alias));
+    if is_last {
+        if let Some(path) = key.menu {
+            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::RemoveModules] }));
+        }
+        if let Some((_, path)) = key.variables {
+            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::RemoveVariables] }));
+        }
+    }
+    let matches = aliases.iter().map(|alias| Edit::RemoveMatch(alias.clone())).collect();
+    let aliases = aliases.into_iter().map(|alias| Edit::RemoveAlias(alias.into_bytes())).collect();
+    plan.changes.push(Change::Lines(LinesChange { path: key.matches, edits: matches }));
+    plan.changes.push(Change::Lines(LinesChange { path: key.aliases, edits: aliases }));
+    Ok(plan)
+}
