@@ -15,7 +15,7 @@ pub enum Vmm {
 /// Kernel command line words of every Linux guest: the console, and what saves emulated time.
 ///
 /// A guest that uses the TSC deadline timer sometimes stalls under QEMU's processor emulation.
-const LINUX_WORDS: &str = "console=ttyS0 panic=-1 quiet lapic=notscdeadline mitigations=off nokaslr rodata=off \
+pub const LINUX_WORDS: &str = "console=ttyS0 panic=-1 quiet lapic=notscdeadline mitigations=off nokaslr rodata=off \
      cryptomgr.notests no_timer_check \
      initcall_blacklist=bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init,jent_mod_init,load_system_certificate_list";
 

@@ -27,7 +27,7 @@ mod system_drive;
 
 pub use failure::Failure;
 pub use guest_report::{Check, GuestReport};
-pub use guest_run::{GuestRun, PPT_TRACE, RunningGuest, Vmm};
+pub use guest_run::{GuestRun, LINUX_WORDS, PPT_TRACE, RunningGuest, Vmm};
 pub use iommu::Iommu;
 pub use ivshmem::{DoorbellPeer, Rings};
 pub use machine::{CommandOutput, Machine};

@@ -117,7 +117,7 @@ impl Provisioned {
     }
 
     /// By how much guests are given more time than they need with nested paging.
-    pub(crate) fn patience(&self) -> u32 {
+    pub fn patience(&self) -> u32 {
         if self.installed_qemu.nested_paging { 1 } else { 4 }
     }
 

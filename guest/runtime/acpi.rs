@@ -7,6 +7,8 @@ use crate::window::Window;
 const HEADER: u64 = 36;
 /// A longer table is taken for a broken one.
 const LONGEST_TABLE: u64 = 1 << 20;
+/// No fixed power button: there is none, or it is a device of its own.
+const POWER_BUTTON_ABSENT: u32 = 1 << 4;
 const RESET_SUPPORTED: u32 = 1 << 10;
 
 /// Root table, checked.
@@ -117,6 +119,16 @@ impl Acpi {
         let wide = if fadt.length() >= 148 { fadt.read32(140) } else { 0 };
         let dsdt = table_at(if wide != 0 { u64::from(wide) } else { u64::from(fadt.read32(40)) })?;
         Some((port, sleep_type::s5(dsdt.length(), |offset| dsdt.read8(offset))?))
+    }
+
+    /// PM1a event registers and the GSI of the system control interrupt, where these have a power button.
+    #[must_use]
+    pub fn power_button(&self) -> Option<(u16, u8)> {
+        let fadt = self.fadt()?;
+        let port = u16::try_from(fadt.read32(56)).ok().filter(|&port| port != 0)?;
+        let is_fixed = fadt.read32(112) & POWER_BUTTON_ABSENT == 0;
+        let gsi = u8::try_from(fadt.read16(46)).ok()?;
+        is_fixed.then_some((port, gsi))
     }
 
     /// Reset register and what is to be written to it.

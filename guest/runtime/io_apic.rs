@@ -26,10 +26,19 @@ pub fn intx_gsi(device: u8, pin: u8) -> u8 {
 
 /// Lets a PCI interrupt line (level, active low) raise `vector` at one vCPU.
 pub fn route(gsi: u8, vector: u8, apic_id: u8) {
+    route_level(gsi, ACTIVE_LOW | u32::from(vector), apic_id);
+}
+
+/// Lets a level interrupt that is active high raise `vector` at one vCPU.
+pub fn route_high(gsi: u8, vector: u8, apic_id: u8) {
+    route_level(gsi, u32::from(vector), apic_id);
+}
+
+fn route_level(gsi: u8, entry: u32, apic_id: u8) {
     let register = REDIRECTION + 2 * u32::from(gsi);
     write(register, MASKED);
     write(register + 1, u32::from(apic_id) << 24);
-    write(register, LEVEL | ACTIVE_LOW | u32::from(vector));
+    write(register, LEVEL | entry);
 }
 
 pub fn mask(gsi: u8) {

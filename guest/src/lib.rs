@@ -60,6 +60,9 @@ pub const DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/devices.elf
 /// * `echo`: prints `ready`, then sends back each line from the serial port as `echo LINE`, until one says `quit`.
 /// * `probe-empty`: sees that absent functions of buses 0 to 3 read as all ones by CF8 and by ECAM, and so do ports
 ///   and addresses that nobody claims; `probe-empty=no-memory` leaves the addresses out. 1 at the exit port if not.
+/// * `power-button`: prints `power-button: ready`, then waits until ACPI's fixed power button is pressed. 1 at the exit port
+///   if there is none, or it is not as it should be.
+/// * `lines=N`: prints N lines, and `ok lines`.
 /// * `vcpus`: starts further vCPUs (those of the MADT, or with `cpus=N` local APIC ids below N), lets each work and
 ///   prints `ok vcpus N`.
 ///

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use passthru::pci::Slot;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::machine::{OnError, OnRequest, UseIommufd};
-use crate::memory::RamSize;
-use crate::port_options::PortWindow;
+use crate::machine::{Description, EventPolicy, Image, MOST_CPUS, OnError, OnRequest, UseIommufd};
+use crate::memory::{Backing, RamSize};
+use crate::port_options::{PortOptions, PortWindow};
 use crate::slot_map::{Assignment, DeviceName};
 
 /// A VM's JSON file. Unknown fields are refused; those that are absent have the defaults of the command line.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmFile {
     /// Kernel image.
@@ -59,7 +59,7 @@ pub struct VmFile {
 }
 
 /// A function to pass through.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PciDevice {
     /// Host function: an address, a path in sysfs, `fd:N`, or `sim:NAME`.
@@ -112,6 +112,29 @@ pub enum ConfigError {
     },
 }
 
+/// A number of processors that no guest has.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} is not 1 to {MOST_CPUS}; interrupt messages have 8 bits for a processor, of which one value means all"
+)]
+pub struct CpusError(pub u32);
+
+/// Why a file describes no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum IncompleteError {
+    /// It says nothing to boot.
+    #[error("no kernel")]
+    NoKernel,
+    /// Processors.
+    #[error("cpus: {0}")]
+    Cpus(#[from] CpusError),
+}
+
+/// Whether a guest can have so many processors.
+pub fn check_cpus(cpus: u32) -> Result<(), CpusError> {
+    if (1..=MOST_CPUS).contains(&cpus) { Ok(()) } else { Err(CpusError(cpus)) }
+}
+
 fn field_prefix(field: &str) -> String {
     if field.is_empty() { String::new() } else { format!("field {field}: ") }
 }
@@ -143,6 +166,36 @@ impl VmFile {
         })?;
         json.end().map_err(|error| content(String::new(), &error))?;
         Ok(file)
+    }
+
+    /// The machine that it describes.
+    pub fn description(self) -> Result<Description, IncompleteError> {
+        let assignments = self.assignments().collect();
+        let cpus = self.cpus.unwrap_or(1);
+        let kernel = self.kernel.ok_or(IncompleteError::NoKernel)?;
+        check_cpus(cpus)?;
+        Ok(Description {
+            image: Image::Files { kernel, initrd: self.initrd },
+            command_line: self.cmdline.unwrap_or_default(),
+            memory: self.memory.unwrap_or_default(),
+            backing: if self.hugepages { Backing::ReservedHugePages } else { Backing::Transparent },
+            cpus,
+            assignments,
+            ports: PortOptions { empty: self.ports, window: self.port_window.unwrap_or_default() },
+            events: EventPolicy {
+                error: self.on_error.unwrap_or_default(),
+                request: self.on_request.unwrap_or_default(),
+            },
+            control: self.control,
+            require_reset: self.require_reset,
+            iommufd: self.iommufd.unwrap_or_default(),
+            ppt: None,
+            no_reboot: self.no_reboot,
+            page_times: false,
+            console: None,
+            records: None,
+            running: None,
+        })
     }
 
     /// The functions to pass through.

@@ -28,4 +28,5 @@ pub mod show;
 pub mod signals;
 pub mod slot_map;
 pub mod stats;
+pub mod vms;
 pub mod wording;

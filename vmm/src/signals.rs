@@ -8,7 +8,7 @@ use std::os::fd::FromRawFd;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use log::debug;
 use std::sync::Arc;
-use vmm_sys_util::signal::{SIGRTMIN, block_signal, register_signal_handler};
+use vmm_sys_util::signal::{Error as SignalError, SIGRTMIN, block_signal, register_signal_handler};
 
 use crate::control::{Control, Stop};
 
@@ -27,7 +27,11 @@ extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_vo
 /// before any thread is started.
 pub fn prepare() -> io::Result<()> {
     for (signal, _) in ENDING {
-        block_signal(signal).map_err(|error| io::Error::other(error.to_string()))?;
+        match block_signal(signal) {
+            // By whoever started this, or by an earlier call.
+            Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
     }
     register_signal_handler(kick_signal(), ignore).map_err(io::Error::from)
 }
@@ -39,23 +43,28 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// A descriptor that reads the signals that [`prepare`] blocked.
+    /// Takes the signals that [`prepare`] blocked.
     pub fn new(control: Arc<Control>) -> io::Result<Signals> {
-        // SAFETY: a zeroed set is valid memory for sigemptyset, and signalfd reads the set.
-        let fd = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            for (signal, _) in ENDING {
-                libc::sigaddset(&mut set, signal);
-            }
-            libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else has.
-        Ok(Signals { file: unsafe { File::from_raw_fd(fd) }, control })
+        Ok(Signals { file: descriptor()?, control })
     }
+}
+
+/// A descriptor that is readable when one of the signals has come that [`prepare`] blocked.
+pub fn descriptor() -> io::Result<File> {
+    // SAFETY: a zeroed set is valid memory for sigemptyset, and signalfd reads the set.
+    let fd = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for (signal, _) in ENDING {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 impl MutEventSubscriber for Signals {

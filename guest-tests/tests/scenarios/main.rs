@@ -10,6 +10,7 @@ mod host_side;
 mod hostile;
 mod hotplug;
 mod linux;
+mod named_vms;
 mod peer;
 mod ports;
 mod ppt;
@@ -131,6 +132,10 @@ const SCENARIOS: &[Entry] = &[
     ),
     // Not on amd: see small_memory_and_root_port.
     entry(Default, "device_errors", &[Intel48], hotplug::errors),
+    entry(Default, "named_vms", &[Intel48], named_vms::whole_life),
+    entry(Long, "named_vms", &[Amd], named_vms::whole_life),
+    // Not on amd: see small_memory_and_root_port.
+    entry(Default, "dirty_functions", &[Intel48], named_vms::dirty),
     entry(Default, "config_file", &[Intel48], slots::config_file),
     entry(Default, "show", &[Intel48], show::bound_and_unbound),
     entry(Long, "show", &[Amd], show::bound_and_unbound),

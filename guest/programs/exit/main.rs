@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod absent;
+mod button;
 mod echo;
 mod resets;
 
@@ -46,6 +47,19 @@ fn main(boot: &Boot) -> Outcome {
                     return Outcome::Exit(1);
                 }
             },
+            ("power-button", None) => match button::pressed(boot) {
+                Ok(()) => println!("ok power-button"),
+                Err(failure) => {
+                    println!("FAIL power-button: {failure}");
+                    return Outcome::Exit(1);
+                }
+            },
+            ("lines", Some(lines)) => {
+                for line in 0..lines {
+                    println!("line {line:8} of a guest that has much to say, which nobody may have to read");
+                }
+                println!("ok lines");
+            }
             ("vcpus", None) => {
                 let running = cpus::start(boot);
                 for index in 1..running {

@@ -29,8 +29,8 @@ pub(super) fn fadt(facs: u32, dsdt: u32) -> FADT {
         // Processors keep caches coherent and have HLT.
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // Set means absent: no power button, no sleep button and no RTC wake status in the PM1 registers.
-        .flag(Flags::PwrButton)
+        // Clear means that the PM1 registers have the power button. Set means absent: no sleep button and no RTC wake
+        // status there.
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::exit;
+use super::vms::Places;
 use crate::control_socket::client::{Client, ClientError};
 use crate::control_socket::protocol::{Listed, Listing, PATIENCE, PortState, Status};
 use crate::slot_map::Assignment;
+use crate::vms::store::{Store, StoreError};
 use crate::wording;
 
 /// Names the socket where `--control` does not.
@@ -24,13 +26,18 @@ const DEVICES: Duration = Duration::from_secs(120);
 
 /// Lists, adds and removes functions of a guest that runs
 ///
-/// The guest was started with `slotpass run --control PATH`. Functions come and go behind root ports (`--port`, and `,port`
+/// The guest was started with `slotpass run --control PATH`, or is a VM by name (--vm). Functions come and go behind root ports (`--port`, and `,port`
 /// behind `--slot`), all functions of a device together.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The socket of the guest [default: the environment's SLOTPASS_CONTROL]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
+    /// A VM by name, by its uuid or alias, instead of a socket
+    #[arg(long, value_name = "VM", global = true, conflicts_with = "control")]
+    vm: Option<String>,
+    #[command(flatten)]
+    places: Places,
     /// Prints the result as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -44,6 +51,8 @@ enum Command {
     List,
     /// How the guest is
     Status,
+    /// Presses the guest's power button
+    PowerButton,
     /// Plugs in the functions of a device behind a root port whose slot is empty
     Add {
         /// A function and its slot, as with run; all functions of the device at once
@@ -66,8 +75,12 @@ enum Command {
 
 #[derive(Debug, thiserror::Error)]
 enum CtlError {
-    #[error("no control socket: give --control PATH, as with slotpass run, or set {VARIABLE}")]
+    #[error("no control socket: give --control PATH, as with slotpass run, or --vm VM, or set {VARIABLE}")]
     NoSocket,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("VM {0} is not running")]
+    NotRunning(String),
     #[error(transparent)]
     Assignment(#[from] crate::slot_map::AssignmentError),
     #[error(transparent)]
@@ -91,8 +104,13 @@ pub fn ctl(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn ask(Arguments { control, json, command }: Arguments) -> Result<(), CtlError> {
-    let path = control.or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from)).ok_or(CtlError::NoSocket)?;
+fn ask(Arguments { control, vm, places, json, command }: Arguments) -> Result<(), CtlError> {
+    let path = match vm {
+        Some(vm) => socket_of(&places.store(), &vm)?,
+        None => {
+            control.or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from)).ok_or(CtlError::NoSocket)?
+        }
+    };
     let (request, patience) = request(&command)?;
     let result = Client::connect(&path)?.ask(&request, patience)?;
     let text = if json { format!("{result}\n") } else { text(&command, result)? };
@@ -104,11 +122,20 @@ fn ask(Arguments { control, json, command }: Arguments) -> Result<(), CtlError> 
     }
 }
 
+fn socket_of(store: &Store, name: &str) -> Result<PathBuf, CtlError> {
+    let vm = store.find(name)?;
+    match store.state(vm.uuid).pid() {
+        Some(_) => Ok(store.folders().of_vm(vm.uuid).control_socket()),
+        None => Err(CtlError::NotRunning(vm.name())),
+    }
+}
+
 /// What the machine is asked, and how long that may take.
 fn request(command: &Command) -> Result<(Value, Duration), CtlError> {
     Ok(match command {
         Command::List => (json!({ "command": "list" }), Duration::ZERO),
         Command::Status => (json!({ "command": "status" }), Duration::ZERO),
+        Command::PowerButton => (json!({ "command": "power-button" }), Duration::ZERO),
         Command::Add { functions } => {
             for text in functions {
                 text.parse::<Assignment>()?;
@@ -121,6 +148,11 @@ fn request(command: &Command) -> Result<(Value, Duration), CtlError> {
             (request, DEVICES.saturating_add(Duration::from_secs(*timeout)))
         }
     })
+}
+
+#[derive(Deserialize)]
+struct Pressed {
+    heard: bool,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +203,13 @@ fn text(command: &Command, result: Value) -> Result<String, serde_json::Error> {
             row(format_args!("{cpus} processors, {} of memory", wording::size(memory)));
             row(format_args!("{functions} functions, {ports} root ports"));
             row(format_args!("{resets} resets by the guest"));
+        }
+        Command::PowerButton => {
+            let Pressed { heard } = serde_json::from_value(result)?;
+            row(format_args!(
+                "the power button is pressed{}",
+                if heard { "" } else { "; the guest does not listen to it now" }
+            ));
         }
         Command::Add { .. } => {
             let Added { added } = serde_json::from_value(result)?;

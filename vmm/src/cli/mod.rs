@@ -13,6 +13,7 @@ mod reserve;
 mod run;
 mod show;
 mod slots;
+mod vms;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Command {
     Export(export::Arguments),
     Completions(documents::CompletionsArguments),
     Man(documents::ManArguments),
+    #[command(flatten)]
+    Vms(vms::Command),
 }
 
 /// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
@@ -93,6 +96,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
         Some(Command::Export(arguments)) => export::export(arguments),
         Some(Command::Completions(arguments)) => documents::completions(&arguments, Cli::command()),
         Some(Command::Man(arguments)) => documents::man(&arguments, Cli::command()),
+        Some(Command::Vms(command)) => vms::vms(command, cli.verbose, ppt),
         None => run::demo(cli.verbose),
     }
 }

@@ -14,9 +14,9 @@ use super::exit;
 use crate::bhyve;
 use crate::bhyve::description::Described;
 use crate::bhyve::error::BhyveError;
-use crate::config::{ConfigError, VmFile};
+use crate::config::{ConfigError, CpusError, IncompleteError, VmFile, check_cpus};
 use crate::machine::{
-    self, Description, EventPolicy, Image, MOST_CPUS, MachineError, OnError, OnRequest, Outcome, UseIommufd,
+    self, Description, EventPolicy, Image, MachineError, OnError, OnRequest, Outcome, UseIommufd,
 };
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
@@ -130,23 +130,17 @@ impl StatsFile {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CpusError {
+enum CpusTextError {
     #[error("not a number of processors: {0}")]
     Number(#[from] std::num::ParseIntError),
-    #[error(
-        "{0} is not 1 to {MOST_CPUS}; interrupt messages have 8 bits for a processor, of which one value means all"
-    )]
-    Range(u32),
+    #[error(transparent)]
+    Range(#[from] CpusError),
 }
 
-fn cpus(text: &str) -> Result<u32, CpusError> {
+fn cpus(text: &str) -> Result<u32, CpusTextError> {
     let cpus = text.parse()?;
     check_cpus(cpus)?;
     Ok(cpus)
-}
-
-fn check_cpus(cpus: u32) -> Result<(), CpusError> {
-    if (1..=MOST_CPUS).contains(&cpus) { Ok(()) } else { Err(CpusError::Range(cpus)) }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +152,7 @@ enum RunError {
     #[error("no kernel: give --kernel FILE, or \"kernel\" in the --config file")]
     NoKernel,
     #[error("cpus: {0}")]
-    Cpus(#[from] CpusError),
+    Cpus(CpusError),
     #[error("{path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -174,36 +168,30 @@ impl Arguments {
         };
         let mut assignments: Vec<Assignment> = file.assignments().collect();
         assignments.extend(self.slots);
-        let mut ports = PortOptions {
-            empty: file.ports,
-            window: self.port_window.or(file.port_window).unwrap_or_default(),
-        };
-        ports.empty.extend(self.ports);
-        let kernel = self.kernel.or(file.kernel).ok_or(RunError::NoKernel)?;
-        let cpus = self.cpus.or(file.cpus).unwrap_or(1);
-        check_cpus(cpus)?;
-        Ok(Description {
-            image: Image::Files { kernel, initrd: self.initrd.or(file.initrd) },
-            command_line: self.cmdline.or(file.cmdline).unwrap_or_default(),
-            memory: self.memory.or(file.memory).unwrap_or_default(),
-            backing: match self.hugepages || file.hugepages {
-                true => Backing::ReservedHugePages,
-                false => Backing::Transparent,
-            },
-            cpus,
-            assignments,
-            ports,
-            events: EventPolicy {
-                error: self.on_error.or(file.on_error).unwrap_or_default(),
-                request: self.on_request.or(file.on_request).unwrap_or_default(),
-            },
+        let mut ports = file.ports;
+        ports.extend(self.ports);
+        let merged = VmFile {
+            kernel: self.kernel.or(file.kernel),
+            initrd: self.initrd.or(file.initrd),
+            cmdline: self.cmdline.or(file.cmdline),
+            memory: self.memory.or(file.memory),
+            hugepages: self.hugepages || file.hugepages,
+            cpus: self.cpus.or(file.cpus),
             control: self.control.or(file.control),
-            require_reset: self.require_reset || file.require_reset,
-            iommufd: self.iommufd.or(file.iommufd).unwrap_or_default(),
-            ppt: None,
             no_reboot: self.no_reboot || file.no_reboot,
-            page_times: self.stats.is_some(),
-        })
+            require_reset: self.require_reset || file.require_reset,
+            iommufd: self.iommufd.or(file.iommufd),
+            on_error: self.on_error.or(file.on_error),
+            on_request: self.on_request.or(file.on_request),
+            pci_devices: Vec::new(),
+            ports,
+            port_window: self.port_window.or(file.port_window),
+        };
+        let description = merged.description().map_err(|error| match error {
+            IncompleteError::NoKernel => RunError::NoKernel,
+            IncompleteError::Cpus(error) => RunError::Cpus(error),
+        })?;
+        Ok(Description { assignments, page_times: self.stats.is_some(), ..description })
     }
 }
 
@@ -260,6 +248,9 @@ pub fn demo(verbose: u8) -> ExitCode {
         ppt: None,
         no_reboot: true,
         page_times: false,
+        console: None,
+        records: None,
+        running: None,
     };
     match machine::run(&description) {
         Ok(outcome) => finish(&outcome, None),

@@ -33,19 +33,26 @@ pub struct Input {
     always_ready: Option<EventFd>,
     /// Only for a terminal: what a pipe or file holds goes to the guest as it is.
     terminal: Option<(RawMode, EscapeFilter)>,
+    /// What Ctrl-A does, for a user.
+    help: &'static str,
     ended: bool,
 }
 
 impl Input {
-    /// Takes input from `fd`.
+    /// Takes input from `fd` for a guest of this process.
     pub fn new(fd: OwnedFd) -> Result<Self, Error> {
-        let mut input = Input { source: fd.into(), always_ready: None, terminal: None, ended: false };
+        Input::with_help(fd, HELP)
+    }
+
+    /// Takes input from `fd`; `help` says to the user of a terminal what Ctrl-A x and others do.
+    pub fn with_help(fd: OwnedFd, help: &'static str) -> Result<Self, Error> {
+        let mut input = Input { source: fd.into(), always_ready: None, terminal: None, help, ended: false };
         if input.source.is_terminal() {
             if terminal::in_background(input.source.as_fd()) {
                 log::info!("console: in the background; the terminal's input is left to the shell");
                 input.ended = true;
             } else {
-                say(HELP);
+                say(help);
                 let mode = RawMode::enter(input.source.as_fd())?;
                 input.terminal = Some((mode, EscapeFilter::default()));
             }
@@ -120,7 +127,7 @@ impl Input {
         let (bytes, request) = filter.filter(&typed);
         match request {
             Some(Request::Quit) => return ConsoleInput::Quit,
-            Some(Request::Help) => say(&format!("\n{HELP}")),
+            Some(Request::Help) => say(&format!("\n{}", self.help)),
             None => {}
         }
         ConsoleInput::Bytes(bytes)

@@ -14,6 +14,7 @@ mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 pub use input::{ConsoleInput, Input};
 pub use output::{Output, OutputStop};
@@ -46,6 +47,13 @@ impl Console {
     pub fn stdio() -> Result<Self, Error> {
         let input = Input::new(duplicate(io::stdin().as_fd())?)?;
         let output = Output::new(duplicate(io::stdout().as_fd())?)?;
+        Ok(Console { input, output })
+    }
+
+    /// Both directions by one socket.
+    pub fn socket(stream: &UnixStream) -> Result<Self, Error> {
+        let input = Input::new(duplicate(stream.as_fd())?)?;
+        let output = Output::new(duplicate(stream.as_fd())?)?;
         Ok(Console { input, output })
     }
 }

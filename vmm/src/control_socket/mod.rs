@@ -7,7 +7,7 @@
 mod answer;
 pub mod client;
 mod connection;
-mod path;
+pub(crate) mod path;
 pub mod protocol;
 mod server;
 mod socket_file;

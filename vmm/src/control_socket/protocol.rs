@@ -40,6 +40,8 @@ pub enum Command {
     List {},
     /// How the machine is.
     Status {},
+    /// Presses the power button.
+    PowerButton {},
     /// Plugs in all functions of one device.
     Add {
         /// What goes where, as `--slot` has it: `1:0:0=0000:01:00.0`.
@@ -177,6 +179,11 @@ pub enum Outcome {
     List(Listing),
     /// Of [`Command::Status`].
     Status(Status),
+    /// Of [`Command::PowerButton`].
+    Pressed {
+        /// The guest has asked to be told of that.
+        heard: bool,
+    },
     /// Of [`Command::Add`].
     Added {
         /// What came.

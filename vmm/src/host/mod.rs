@@ -1,6 +1,7 @@
 //! The host's PCI functions: how its user names them, the files that say which go to guests, and the list of them.
 
 pub mod compatible;
+pub mod device_records;
 pub mod file_text;
 pub mod holders;
 pub mod id_text;

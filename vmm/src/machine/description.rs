@@ -1,10 +1,13 @@
 //! What a machine is to be, and what became of it.
 
+use std::fmt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{EventPolicy, UseIommufd};
 use crate::control::Stop;
+use crate::host::device_records::DeviceRecords;
 use crate::memory::{Backing, RamSize};
 use crate::port_options::PortOptions;
 use crate::ppt::PptHost;
@@ -65,6 +68,18 @@ pub struct Description {
     pub control: Option<PathBuf>,
     /// Take the time of accesses to trapped pages, for [`Outcome::stats`].
     pub page_times: bool,
+    /// Who is at the other end of the guest's serial port; stdin and stdout without it.
+    pub console: Option<Arc<UnixStream>>,
+    /// Where it is recorded which of this host's functions the guest has.
+    pub records: Option<Arc<DeviceRecords>>,
+    /// Told when the guest is about to run.
+    pub running: Option<Arc<dyn Ready>>,
+}
+
+/// Who waits for a guest to run.
+pub trait Ready: fmt::Debug + Send + Sync {
+    /// It is about to, for the first time. False: it is not to, because nobody waits any more.
+    fn running(&self) -> bool;
 }
 
 /// How a guest ended, and what it did.

@@ -12,6 +12,7 @@ use passthru::pci::Slot;
 use passthru::ports::PortError;
 
 use crate::control_socket::SocketError;
+use crate::host::device_records::RecordError;
 use crate::kvm::KvmError;
 use crate::slot_map::SlotMapError;
 use crate::{acpi, boot, console, memory};
@@ -90,6 +91,24 @@ pub enum MachineError {
         /// Why not.
         source: WhyNoReset,
     },
+    /// A function that was left by a VM that was killed, and that cannot be reset.
+    #[error(
+        "slot {slot}: {device} is dirty: VM {vm} had it and did not end in order, and it cannot be reset: {source}; it would \
+         come to the guest as that one left it; --accept-dirty accepts that"
+    )]
+    Dirty {
+        /// The slot.
+        slot: Slot,
+        /// The function.
+        device: Arc<str>,
+        /// Whose it was.
+        vm: String,
+        /// Why not.
+        source: NoReset,
+    },
+    /// A function is another VM's, or that cannot be known.
+    #[error(transparent)]
+    Record(RecordError),
     /// ACPI tables.
     #[error(transparent)]
     Acpi(#[from] acpi::Error),

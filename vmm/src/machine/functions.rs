@@ -61,9 +61,13 @@ pub fn attach(
     hosts: &Hosts,
 ) -> Result<Vec<Attached>, MachineError> {
     let slots = map.slots();
-    let hosts = hosts.open(&map.functions)?;
+    let opened = hosts.open(&map.functions)?;
     // All of them at once, now that all are open: some can only be reset together.
-    let fresh = Fresh::all(hosts).map_err(MachineError::Reset)?;
+    let fresh = Fresh::all(opened).map_err(MachineError::Reset)?;
+    if let Some(records) = hosts.records() {
+        let reset = fresh.iter().filter(|function| function.host().report().reset.is_some());
+        reset.for_each(|function| records.forget_last_user(function.host().name()));
+    }
     let mut attached = Vec::new();
     for ((slot, _), host) in map.functions.iter().zip(fresh) {
         let behind_port = map.ports.contains(slot.bus());
@@ -77,6 +81,9 @@ pub fn attach(
             .map_err(|source| MachineError::Attach { slot: *slot, source })?;
         info!("slot {slot}: {}", function.host().name());
         attached.push(function);
+    }
+    if let Some(records) = hosts.records() {
+        attached.iter().for_each(|function| records.forget_last_user(function.host().name()));
     }
     Ok(attached)
 }

@@ -16,6 +16,7 @@ use passthru::pci::{HostAddress, Slot};
 use passthru::ports::Ports;
 
 use super::error::{MachineError, WhyNoReset};
+use crate::host::device_records::DeviceRecords;
 use crate::ppt::{PptHost, PptVm};
 use crate::slot_map::Found;
 
@@ -71,6 +72,7 @@ pub struct Hosts {
     ports: Ports,
     iommufd: UseIommufd,
     require_reset: bool,
+    records: Option<Arc<DeviceRecords>>,
     /// Made with the first function of this host's; the others go in there too.
     ioas: Mutex<Option<Arc<Ioas>>>,
     ppt: Option<Arc<dyn PptHost>>,
@@ -91,8 +93,22 @@ impl Hosts {
         iommufd: UseIommufd,
         require_reset: bool,
         ppt: Option<Arc<dyn PptHost>>,
+        records: Option<Arc<DeviceRecords>>,
     ) -> Hosts {
-        Hosts { ports, iommufd, require_reset, ioas: Mutex::default(), ppt, ppt_vm: Mutex::default() }
+        Hosts {
+            ports,
+            iommufd,
+            require_reset,
+            records,
+            ioas: Mutex::default(),
+            ppt,
+            ppt_vm: Mutex::default(),
+        }
+    }
+
+    /// Where it is recorded which functions the guest has.
+    pub fn records(&self) -> Option<&DeviceRecords> {
+        self.records.as_deref()
     }
 
     /// Where functions named `/dev/pptN` are.
@@ -181,6 +197,9 @@ impl Hosts {
                     if self.require_reset {
                         return Err(MachineError::NoReset { slot, device, source: source.into() });
                     }
+                    if let Some(vm) = self.records.as_ref().and_then(|records| records.dirty(&device)) {
+                        return Err(MachineError::Dirty { slot, device, vm, source });
+                    }
                     warn!(
                         "slot {slot}: {device} cannot be reset: {source}; the guest finds it as its last user left it \
                          (--require-reset refuses such functions)"
@@ -194,6 +213,15 @@ impl Hosts {
         }
         Ok(function)
     }
+}
+
+/// Those that are this host's, with their slots.
+pub fn with_slots(functions: &[(Slot, Found)]) -> Vec<(Slot, HostAddress)> {
+    let address = |(slot, found): &(Slot, Found)| match found {
+        Found::Host(function) => Some((*slot, function.address)),
+        Found::Simulated(_) | Found::Ppt(_) => None,
+    };
+    functions.iter().filter_map(address).collect()
 }
 
 /// Those that are this host's.

@@ -25,7 +25,7 @@ use passthru::attached::Attached;
 use passthru::ports::Ports;
 use passthru::space::AddressSpace;
 
-pub use description::{Description, Image, MOST_CPUS, Outcome};
+pub use description::{Description, Image, MOST_CPUS, Outcome, Ready};
 use error::process;
 pub use error::{MachineError, WhyNoReset};
 pub use events::{EventPolicy, OnError, OnRequest};
@@ -105,6 +105,10 @@ pub fn run(description: &Description) -> Result<Outcome, MachineError> {
     limits::raise_open_files();
     let mut machine = Machine::new(description)?;
     machine.boot()?;
+    if description.running.as_ref().is_some_and(|ready| !ready.running()) {
+        let stats = machine.stats();
+        return Ok(Outcome { stop: Stop::Asked("whoever started it"), stats });
+    }
     loop {
         let stop = machine.run_until_stop()?;
         if stop != Stop::Reset || description.no_reboot {
@@ -140,7 +144,10 @@ impl Machine {
             description.ppt.as_deref(),
         )
         .map_err(MachineError::SlotMap)?;
-        // Before a device is touched: another machine may have this path.
+        // Before a device is touched: another machine may have it, or this path.
+        if let Some(records) = &description.records {
+            records.claim(&hosts::with_slots(&map.functions)).map_err(MachineError::Record)?;
+        }
         let socket = description.control.as_deref().map(SocketFile::make).transpose()?;
         let bridges: Vec<acpi::HostBridge> = map
             .plan
@@ -175,6 +182,7 @@ impl Machine {
             description.iommufd,
             description.require_reset,
             description.ppt.clone(),
+            description.records.clone(),
         );
         let space = Arc::new(AddressSpace::new(memory.clone()));
         functions.add(functions::attach(&map, &space, &hosts)?);
@@ -194,7 +202,10 @@ impl Machine {
             })
             .collect::<Result<Vec<_>, KvmError>>()?;
         // The terminal goes to raw mode last, so that no error of the above is printed on one.
-        let console = Console::stdio()?;
+        let console = match &description.console {
+            Some(stream) => Console::socket(stream)?,
+            None => Console::stdio()?,
+        };
         let output = console.output.stop_handle();
         let platform = Platform::new(&vm, &bus, topology.clone(), console.output, sink)?;
         let serial = SerialConsole::new(
@@ -216,6 +227,7 @@ impl Machine {
             windows: map.plan.ports().to_vec(),
             vcpus: threads.clone(),
             control: control.clone(),
+            power: platform.power.clone(),
             status: Status::of(description.cpus, description.memory),
             ending: AtomicBool::new(false),
         };

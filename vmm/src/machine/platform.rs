@@ -28,6 +28,8 @@ pub struct Platform {
     pub serial: Arc<Serial>,
     /// Signalled when the serial port has room again.
     pub room: Arc<EventFd>,
+    /// The registers that have the power button.
+    pub power: Arc<Pm1>,
     ports: Vec<Arc<dyn PortDevice>>,
 }
 
@@ -52,7 +54,7 @@ impl Platform {
                 error!("KVM_IRQ_LINE of the ACPI interrupt: {error}");
             }
         });
-        let mut platform = Platform { serial: serial.clone(), room, ports: Vec::new() };
+        let mut platform = Platform { serial: serial.clone(), room, power: pm1.clone(), ports: Vec::new() };
         let mut add = |name, start: u16, len: u16, device: Arc<dyn PortDevice>| {
             platform.ports.push(device.clone());
             let range = u64::from(start)..u64::from(start) + u64::from(len);

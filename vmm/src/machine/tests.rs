@@ -21,6 +21,9 @@ fn description(slots: &[&str]) -> Description {
         events: EventPolicy::default(),
         control: None,
         page_times: false,
+        console: None,
+        records: None,
+        running: None,
     }
 }
 

@@ -27,3 +27,4 @@ mod standard_streams;
 mod stats;
 mod support;
 mod terminal;
+mod vms;

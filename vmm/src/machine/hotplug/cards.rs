@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use devices::acpi_pm::Pm1;
 use devices::pci::root_port::PortWindows;
 use devices::pci::topology::Topology;
 use devices::pci::windows::{Available, PlanError, WindowKind};
@@ -20,7 +21,7 @@ use super::{LaterBars, Message};
 use crate::control::{Control, Stop};
 use crate::control_socket::protocol::{Listed, Refusal, RefusalKind, Status};
 use crate::machine::functions::{self, Functions};
-use crate::machine::hosts::Hosts;
+use crate::machine::hosts::{self, Hosts};
 use crate::machine::root_ports::RootPorts;
 use crate::machine::vcpu_threads::VcpuThreads;
 use crate::port_options::{PortOptions, PortWindow};
@@ -55,6 +56,8 @@ pub struct Machinery {
     pub vcpus: Arc<VcpuThreads>,
     /// Stops the guest.
     pub control: Arc<Control>,
+    /// The registers that have the power button.
+    pub power: Arc<Pm1>,
     /// How the machine is, but for what changes.
     pub status: Status,
     /// The machine ends: nobody waits for the guest any more.
@@ -167,6 +170,10 @@ impl Guest for Cards {
         });
     }
 
+    fn press_power(&self) -> bool {
+        self.machinery.power.press_power_button()
+    }
+
     fn stop(&self, cause: Stop) {
         self.machinery.control.stop(cause);
     }
@@ -193,14 +200,25 @@ impl Machinery {
     ) -> Result<Vec<Listed>, Refusal> {
         let device = |message: String| Refusal::new(RefusalKind::Device, message);
         let map = self.check(bus, functions).map_err(device)?;
-        let card = functions::attach(&map, &self.space, &self.hosts).map_err(|e| device(e.to_string()))?;
+        let claimed = hosts::with_slots(&map.functions);
+        if let Some(records) = self.hosts.records() {
+            records.claim(&claimed).map_err(|error| device(error.to_string()))?;
+        }
+        let card = functions::attach(&map, &self.space, &self.hosts).map_err(|error| {
+            // Nothing of them is open any more.
+            claimed.iter().for_each(|(_, address)| self.let_go(&address.to_string()));
+            device(error.to_string())
+        })?;
         let hosts: Vec<_> = card.iter().map(|function| (function.slot(), function.host().clone())).collect();
         let added: Vec<Listed> = card.iter().map(listed).collect();
         let has_io = self.window(bus).io.is_some();
         let bars = map.plan.bars().iter().filter(|bar| has_io || bar.window != WindowKind::Io);
         later.lock().insert(bus, bars.copied().collect());
         self.await_exchange(bus);
-        self.root_ports.insert(bus, card).map_err(|e| Refusal::new(RefusalKind::Occupied, e.to_string()))?;
+        self.root_ports.insert(bus, card).map_err(|error| {
+            claimed.iter().for_each(|(_, address)| self.let_go(&address.to_string()));
+            Refusal::new(RefusalKind::Occupied, error.to_string())
+        })?;
         for (slot, host) in &hosts {
             listen(host, *slot, sender);
         }
@@ -277,7 +295,17 @@ impl Machinery {
                 warn!("{}: still open, since something of the guest holds it", host.name());
             } else {
                 info!("{}: closed", host.name());
+                let name = host.name().clone();
+                drop(host);
+                self.let_go(&name);
             }
+        }
+    }
+
+    /// The guest no longer has a function, and it is closed.
+    fn let_go(&self, name: &str) {
+        if let Some(records) = self.hosts.records() {
+            records.let_go(name);
         }
     }
 }

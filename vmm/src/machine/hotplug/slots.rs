@@ -63,6 +63,8 @@ pub trait Guest {
     fn add(&mut self, bus: u8, functions: Vec<Assignment>);
     /// Takes functions out of the guest's reach, and begins to reset and close them. [`Event::Closed`] follows.
     fn close(&mut self, place: Place);
+    /// Presses the power button. True: the guest has asked to be told of that.
+    fn press_power(&self) -> bool;
     /// Stops the guest.
     fn stop(&self, cause: Stop);
     /// How the machine is.
@@ -134,6 +136,9 @@ impl<G: Guest> Slots<G> {
             Event::Command(Command::List {}, reply) => reply(Ok(Outcome::List(self.list()))),
             Event::Command(Command::Status {}, reply) => {
                 reply(Ok(Outcome::Status(Status { resets: self.resets, ..self.guest.status() })));
+            }
+            Event::Command(Command::PowerButton {}, reply) => {
+                reply(Ok(Outcome::Pressed { heard: self.guest.press_power() }));
             }
             Event::Command(Command::Add { functions }, reply) => match self.check_add(&functions) {
                 Ok(bus) => {

@@ -69,6 +69,10 @@ impl Guest for Book {
         self.closing.push(place);
     }
 
+    fn press_power(&self) -> bool {
+        true
+    }
+
     fn stop(&self, cause: Stop) {
         self.stopped.borrow_mut().push(cause);
     }

@@ -1,0 +1,100 @@
+//! `slotpass start` and `stop`, and the process between them.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::Places;
+use crate::cli::exit;
+use crate::ppt::PptHost;
+use crate::vms::launch::{self, LaunchError};
+use crate::vms::process::{self, Options};
+use crate::vms::stop::{self, PATIENCE, StopError};
+use crate::vms::store::StoreError;
+
+/// Starts a VM, in a process of its own, and returns when its guest runs
+///
+/// Until then Ctrl-C calls it off. What slotpass says later is in the VM's log (`slotpass log`).
+#[derive(Debug, Args)]
+pub struct Start {
+    /// uuid or alias
+    vm: String,
+    /// Takes functions that a VM had that did not end in order, also if they cannot be reset
+    #[arg(long)]
+    accept_dirty: bool,
+    #[command(flatten)]
+    places: Places,
+}
+
+/// Stops a VM: presses its power button, and waits until its guest has switched itself off
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// uuid or alias
+    vm: String,
+    /// Ends it at once, without asking the guest
+    #[arg(long)]
+    force: bool,
+    /// How long the guest has
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs(), conflicts_with = "force")]
+    timeout: u64,
+    #[command(flatten)]
+    places: Places,
+}
+
+/// Runs a VM; only `slotpass start` does this
+#[derive(Debug, Args)]
+pub struct Process {
+    vm: Uuid,
+    #[arg(long)]
+    accept_dirty: bool,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+pub fn start(Start { vm, accept_dirty, places }: Start, verbose: u8) -> Result<(), RunError> {
+    let store = places.store();
+    let uuid = store.uuid_of(&vm)?;
+    Ok(launch::launch(store.folders(), uuid, accept_dirty, verbose)?)
+}
+
+pub fn stop(Stop { vm, force, timeout, places }: Stop) -> Result<(), RunError> {
+    let store = places.store();
+    let vm = store.find(&vm)?;
+    if force {
+        stop::force(store.folders(), &vm)?;
+    } else {
+        // A day is as good as for ever.
+        stop::stop(store.folders(), &vm, Duration::from_secs(timeout.min(24 * 60 * 60)))?;
+    }
+    Ok(())
+}
+
+/// stdout is read by `start`, which says what comes there.
+pub fn process(
+    Process { vm, accept_dirty, places }: Process,
+    verbose: u8,
+    ppt: Option<Arc<dyn PptHost>>,
+) -> ExitCode {
+    let options = Options { folders: places.folders(), vm, accept_dirty, verbose, ppt };
+    match process::run(&options) {
+        Ok(stop) => exit::code(&stop),
+        Err(error) => {
+            let _ = writeln!(io::stdout(), "{error}");
+            exit::FAILED
+        }
+    }
+}
