@@ -79,6 +79,10 @@ pub struct Plan {
     multifunction: bool,
     kernel: Kernel,
     emulator: Emulator,
+    /// The machine has an IOMMU.
+    has_iommu: bool,
+    /// What the IOMMU needs on the kernel's command line, unless it is said otherwise.
+    iommu_words: String,
     /// The highest number of a bus.
     buses: u8,
     backends: u32,
@@ -98,6 +102,8 @@ impl Plan {
             multifunction: false,
             kernel: Kernel::default(),
             emulator: Emulator::default(),
+            has_iommu: true,
+            iommu_words: iommu.kernel_words().to_owned(),
             buses: 0,
             backends: 0,
             networks: Vec::new(),
@@ -124,6 +130,16 @@ impl Plan {
 
     pub(crate) fn is_debian(&self) -> bool {
         self.kernel == Kernel::Debian
+    }
+
+    /// Words for the machine's kernel in the place of those that turn its IOMMU on.
+    pub fn iommu_words(&mut self, words: &str) {
+        words.clone_into(&mut self.iommu_words);
+    }
+
+    /// Whether the machine has an IOMMU.
+    pub fn iommu(&mut self, present: bool) {
+        self.has_iommu = present;
     }
 
     pub fn emulator(&mut self, emulator: Emulator) {
@@ -177,7 +193,6 @@ impl Plan {
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
             .args(["-nodefaults", "-display", "none"])
             .args(["-qmp", &format!("unix:{MONITOR_SOCKET},server=on,wait=off")])
-            .args(["-device", self.iommu.qemu_device()])
             .arg("-serial")
             .arg(prefixed("file:", &directory.join("console.log")))
             .args(["-serial", "stdio"]);
@@ -190,20 +205,23 @@ impl Plan {
                 .arg(images.join("vmlinuz"))
                 .arg("-initrd")
                 .arg(images.join("initrd.img"))
-                .args(["-append", &format!("{DEBIAN_KERNEL_WORDS} {}", self.iommu.kernel_words())]);
+                .args(["-append", &format!("{DEBIAN_KERNEL_WORDS} {}", self.iommu_words)]);
         } else {
             qemu.arg("-kernel")
                 .arg(images.join("vmlinux"))
                 .arg("-initrd")
                 .arg(images.join("l1.cpio"))
                 .arg("-no-reboot")
-                .args(["-append", &format!("{MACHINE_KERNEL_WORDS} {}", self.iommu.kernel_words())])
+                .args(["-append", &format!("{MACHINE_KERNEL_WORDS} {}", self.iommu_words)])
                 .args(["-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap,readonly=on"])
                 .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host,addr=2.0"]);
         }
         qemu.arg("-fsdev")
             .arg(prefixed("local,id=scenario,security_model=none,path=", directory))
             .args(["-device", "virtio-9p-pci,fsdev=scenario,mount_tag=scenario,addr=3.0"]);
+        if self.has_iommu {
+            qemu.args(["-device", self.iommu.qemu_device()]);
+        }
         if self.kernel == Kernel::Iommufd {
             // That kernel knows hot plug as PCI Express defines it, not by ACPI.
             qemu.args(["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]);
@@ -229,8 +247,9 @@ fn prefixed(prefix: &str, path: &Path) -> std::ffi::OsString {
     text
 }
 
-/// What an installed Debian has on its kernel's command line, but for the console.
-const DEBIAN_KERNEL_WORDS: &str = "console=ttyS0 root=/dev/vda ro quiet";
+/// What an installed Debian has on its kernel's command line, but for the console; and that an emulated timer may be late, which
+/// a busy host makes it.
+const DEBIAN_KERNEL_WORDS: &str = "console=ttyS0 root=/dev/vda ro quiet no_timer_check";
 
 /// Halves the time to boot: no mitigations, no self-tests and no start-up work of subsystems that nothing here uses.
 const MACHINE_KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr rodata=off \

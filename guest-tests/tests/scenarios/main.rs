@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bare_metal;
+mod doctor;
 mod fresh_debian;
 mod host_side;
 mod hostile;
@@ -18,6 +19,7 @@ mod reserve;
 mod show;
 mod slots;
 mod vectors;
+mod walk_through;
 mod zoo;
 
 use std::collections::BTreeSet;
@@ -139,6 +141,18 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "config_file", &[Intel48], slots::config_file),
     entry(Default, "show", &[Intel48], show::bound_and_unbound),
     entry(Long, "show", &[Amd], show::bound_and_unbound),
+    entry(Default, "doctor_mends", &[Intel48], doctor::mends::mends),
+    entry(Default, "doctor_agrees", &[Intel48], doctor::agrees::agrees),
+    entry(Long, "doctor_agrees", &[Amd], doctor::agrees::agrees),
+    needs(
+        KernelIommufd,
+        entry(Long, "doctor_agrees_by_iommufd", &[Intel48], doctor::agrees::agrees_by_iommufd),
+    ),
+    entry(Default, "doctor_rights_and_room", &[Intel48], doctor::rights_and_room::rights_and_room),
+    entry(Default, "doctor_without_iommu", &[Intel48], doctor::host::without_iommu),
+    entry(Default, "doctor_interrupt_remapping", &[Intel48], doctor::host::interrupt_remapping),
+    entry(Default, "doctor_io_addresses", &[Intel39, Intel48], doctor::host::io_addresses),
+    entry(Long, "doctor_io_addresses", &[Amd], doctor::host::io_addresses),
     entry(Default, "reserve_both_ways", &[Intel48], reserve::both_ways::drive_and_nic),
     entry(Long, "reserve_both_ways", &[Amd], reserve::both_ways::drive_and_nic),
     entry(Default, "reserve_undone", &[Intel48], reserve::undone::whatever_fails),
@@ -147,6 +161,8 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "reserve_refusals", &[Intel48], reserve::refusals::what_the_host_needs),
     entry(Default, "reserve_apply", &[Intel48], reserve::apply::at_boot),
     entry(Long, "reserve_killed", &[Intel48], reserve::killed::at_any_time),
+    entry(Quick, "walk_through", &[Intel48], walk_through::from_files_to_log),
+    entry(Long, "walk_through", &[Amd], walk_through::from_files_to_log),
     entry(Default, "function_without_reset", &[Intel48], slots::function_without_reset),
     // Not on amd: see small_memory_and_root_port.
     entry(Default, "host_resets", &[Intel48], host_side::resets),

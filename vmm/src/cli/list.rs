@@ -18,6 +18,7 @@ use crate::host::list::tree::Tree;
 use crate::host::list::{Listing, Remark, Selection, json, table, tree};
 use crate::host::physical_path;
 use crate::host::ppt_matches::{self, PptMatches};
+use crate::vms::{DeviceStates, Folders};
 
 /// Name of the command.
 pub const NAME: &str = "list";
@@ -44,7 +45,7 @@ pub struct Arguments {
     /// as a text or, with -j, as JSON
     #[arg(long)]
     tree: bool,
-    /// Which columns, with commas between them: dev, vendor, device, subvendor, subdevice, rev, path, label; or all
+    /// Which columns, with commas between them: dev, vendor, device, subvendor, subdevice, rev, path, label; or all; and state
     #[arg(short = 'o', value_name = "FIELD,…|all", allow_hyphen_values = true)]
     fields: Option<OsString>,
     /// For programs: values with colons between them, and no heading; needs -o
@@ -82,6 +83,26 @@ enum Form {
     Columns(Vec<Field>),
     Parsable(Vec<Field>),
     Json,
+}
+
+impl Form {
+    fn has_states(&self) -> bool {
+        match self {
+            Form::Columns(fields) | Form::Parsable(fields) => fields.contains(&Field::State),
+            Form::Json => false,
+        }
+    }
+}
+
+/// What VMs by name make of functions. Without that the list is what it is.
+fn states() -> Option<DeviceStates> {
+    match DeviceStates::read(&Folders::choose(None, None)) {
+        Ok(states) => Some(states),
+        Err(error) => {
+            say(&format_args!("no states: {error}"));
+            None
+        }
+    }
 }
 
 /// Prints the list on stdout.
@@ -138,7 +159,9 @@ fn listed(arguments: &Arguments) -> Result<(), ListError> {
         }
         Err(error) => return Err(error.into()),
     };
-    let listing = Listing::of(Path::new(sysfs::DEVICES), &selection, physical_path::of)
+    let states = form.has_states().then(states).flatten();
+    let state_of = |address| states.as_ref().map(|states| states.of(address).to_string());
+    let listing = Listing::of(Path::new(sysfs::DEVICES), &selection, physical_path::of, state_of)
         .map_err(|source| ListError::Devices { source })?;
     print(&form, &listing)?;
     listing.remarks.iter().for_each(say);
@@ -185,7 +208,10 @@ fn selection(arguments: &Arguments) -> Result<Selection, ReadError> {
 
 fn tree(form: &Form) -> Result<(), ListError> {
     let devices = Path::new(sysfs::DEVICES);
-    let tree = Tree::of(devices, physical_path::of).map_err(|source| ListError::Devices { source })?;
+    let states = states();
+    let state_of = |address| states.as_ref().map(|states| states.of(address).to_string());
+    let tree =
+        Tree::of(devices, physical_path::of, state_of).map_err(|source| ListError::Devices { source })?;
     to_stdout(|out| match form {
         Form::Json => tree::json(out, &tree),
         _ => tree::text(out, &tree),

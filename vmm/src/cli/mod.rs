@@ -4,6 +4,7 @@ mod apply;
 mod changes;
 mod check;
 mod ctl;
+mod doctor;
 mod documents;
 mod exit;
 mod export;
@@ -48,16 +49,17 @@ enum Command {
     Run(Box<run::Arguments>),
     Show(show::Arguments),
     List(list::Arguments),
+    Doctor(doctor::Arguments),
     Reserve(reserve::Arguments),
     Release(release::Arguments),
     Apply(apply::Arguments),
+    #[command(flatten)]
+    Vms(vms::Command),
     Ctl(ctl::Arguments),
     Check(check::Arguments),
     Export(export::Arguments),
     Completions(documents::CompletionsArguments),
     Man(documents::ManArguments),
-    #[command(flatten)]
-    Vms(vms::Command),
 }
 
 /// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
@@ -87,6 +89,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
     match cli.command {
         Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose, ppt),
         Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
+        Some(Command::Doctor(arguments)) => doctor::doctor(arguments),
         Some(Command::Show(arguments)) => show::show(&arguments),
         Some(Command::List(arguments)) => list::list(&arguments),
         Some(Command::Reserve(arguments)) => reserve::reserve(arguments),

@@ -1,7 +1,7 @@
 //! `slotpass run`, and `slotpass` alone.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::machine::{
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
 use crate::ppt::PptHost;
+use crate::progress;
 use crate::slot_map::Assignment;
 
 /// Boots a guest with functions of this host in its slots
@@ -303,6 +304,10 @@ fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
         }
         None => {
             builder.target(Target::Stderr);
+            // For who waits at a terminal.
+            if io::stderr().is_terminal() {
+                builder.filter_module(progress::TARGET, level.max(LevelFilter::Info));
+            }
         }
     }
     builder.format(|out, record| {

@@ -12,13 +12,13 @@ use crate::memory::RamSize;
 const HYPERTRANSPORT: Range<u64> = 0xfd_0000_0000..0x100_0000_0000;
 
 /// The first address behind all of the RAM.
-pub(super) fn ram_end(size: RamSize) -> u64 {
+pub(crate) fn ram_end(size: RamSize) -> u64 {
     let high = size.bytes().saturating_sub(layout::LOW_RAM_END);
     if high == 0 { size.bytes() } else { layout::HIGH_RAM_START + high }
 }
 
 /// Addresses that the host bridges may have, for this much memory and processors of this width.
-pub(super) fn available(ram_end: u64, address_bits: u32) -> Available {
+pub(crate) fn available(ram_end: u64, address_bits: u32) -> Available {
     // Close behind the RAM rather than at the top: an IOMMU of 39 bits still reaches BARs there.
     let start = ram_end.max(layout::HIGH_RAM_START).next_multiple_of(1 << 30);
     let mut end = 1u64 << address_bits.clamp(32, 46);

@@ -57,7 +57,8 @@ impl FromStr for UseIommufd {
 }
 
 impl UseIommufd {
-    fn interface(self, functions: &[&SysfsFunction]) -> Interface {
+    /// By which of the kernel's interfaces these functions are opened.
+    pub fn interface(self, functions: &[&SysfsFunction]) -> Interface {
         match self {
             UseIommufd::Auto => Interface::for_all(functions),
             UseIommufd::On => Interface::Cdev(None),

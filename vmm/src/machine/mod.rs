@@ -1,6 +1,6 @@
 //! A virtual machine from power-on to its end.
 
-mod address_ranges;
+pub(crate) mod address_ranges;
 mod description;
 mod error;
 mod events;
@@ -54,9 +54,11 @@ use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
 use crate::limits;
 use crate::memory;
+use crate::progress;
 use crate::signals::{self, Signals};
 use crate::slot_map::SlotMap;
 use crate::stats::Stats;
+use crate::wording;
 
 /// The machine's bus, which lets go of everybody at its end: the decoders of configuration space on it hold the
 /// functions, these their hosts, these the guest's memory, and that the bus. Without this nobody of them would go.
@@ -185,7 +187,12 @@ impl Machine {
             description.records.clone(),
         );
         let space = Arc::new(AddressSpace::new(memory.clone()));
-        functions.add(functions::attach(&map, &space, &hosts)?);
+        let what = format!(
+            "opening {} functions, mapping {} of guest memory for their DMA",
+            map.functions.len(),
+            wording::size(description.memory.bytes())
+        );
+        functions.add(progress::during(what, || functions::attach(&map, &space, &hosts))?);
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);
         root_ports.connect(&topology);
 

@@ -41,7 +41,7 @@ pub enum Error {
 }
 
 /// Guest-physical ranges of `size` bytes of RAM: below [`layout::LOW_RAM_END`] first, the rest from 4 GiB on.
-fn ranges(size: RamSize) -> Vec<Range<u64>> {
+pub(crate) fn ranges(size: RamSize) -> Vec<Range<u64>> {
     let low = size.bytes().min(layout::LOW_RAM_END);
     let high = size.bytes() - low;
     let mut ranges = vec![0..low];

@@ -13,6 +13,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allocate::ranges;
 pub use allocate::{Backing, Error, allocate};
 pub use map::{MapEntry, MapKind, memory_map};
 pub use region::RamRegion;

@@ -36,6 +36,7 @@ use crate::wording;
 use refused::Refused;
 pub use registers::{Access, Register};
 use registers::{Comparison, lists};
+pub(crate) use subject::sharing_bus;
 pub use subject::{Group, Member};
 use subject::{RESOURCES, Subject};
 
@@ -259,6 +260,42 @@ impl Shown {
             notes: subject.notes,
             group: subject.group,
         })
+    }
+}
+
+/// What others than a person want to know.
+impl Shown {
+    /// Vendor and device by name, or by number.
+    pub(crate) fn label(&self) -> String {
+        let Identity { vendor, device, vendor_name, device_name, .. } = &self.identity;
+        match (vendor_name, device_name) {
+            (Some(vendor), Some(device)) => format!("{vendor} {device}"),
+            _ => format!("{vendor:04x}:{device:04x}"),
+        }
+    }
+
+    /// BAR, offset, size and reason of each part that the guest has and that is not mapped.
+    pub(crate) fn trapped(&self) -> impl Iterator<Item = (u8, u64, u64, Reason)> {
+        self.bars.iter().flat_map(|bar| {
+            let pieces = bar.pieces.iter();
+            pieces.filter_map(|piece| piece.reason.map(|reason| (bar.bar, piece.offset, piece.size, reason)))
+        })
+    }
+
+    /// How many parts of BARs are mapped.
+    pub(crate) fn mapped_parts(&self) -> u64 {
+        self.bars.iter().flat_map(|bar| &bar.pieces).filter(|piece| piece.mapped).count() as u64
+    }
+
+    /// The most message vectors that the guest can have on at a time.
+    pub(crate) fn guest_vectors(&self) -> u64 {
+        let kinds = [&self.interrupts.msi, &self.interrupts.msix];
+        kinds.into_iter().flatten().map(|kind| u64::from(kind.guest_vectors)).max().unwrap_or(0)
+    }
+
+    /// What does not make sense of the function, and is left out.
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.problems
     }
 }
 

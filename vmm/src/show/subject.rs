@@ -261,7 +261,7 @@ fn report(description: &Description, reset_methods: &[String]) -> Report {
 }
 
 /// The functions that a reset of its bus would take along: what is below the same bridge. On a root bus there is none.
-fn sharing_bus(directory: &Path) -> Vec<String> {
+pub(crate) fn sharing_bus(directory: &Path) -> Vec<String> {
     let Ok(own) = fs::canonicalize(directory) else { return Vec::new() };
     let bridge = own.parent().filter(|bridge| address_of(bridge).is_some());
     let mut found = Vec::new();

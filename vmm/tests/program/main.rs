@@ -11,6 +11,7 @@ mod bhyve;
 mod config_file;
 mod ctl;
 mod demo;
+mod doctor;
 mod documents;
 mod exit_codes;
 mod hostile;

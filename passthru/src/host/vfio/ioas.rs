@@ -108,12 +108,16 @@ impl Ioas {
     }
 
     fn map_memory(&self, address: HostAddress, usable: Vec<Range<u64>>) -> Result<(), OpenError> {
-        for region in self.ports.memory.dma_regions() {
-            let DmaRegion { guest, host, len, .. } = region;
-            let range = guest..guest.saturating_add(len);
+        let regions = self.ports.memory.dma_regions();
+        // All before the first is mapped, which pins it: that takes long, or more memory than there is.
+        for DmaRegion { guest, len, .. } in &regions {
+            let range = *guest..guest.saturating_add(*len);
             if !usable.is_empty() && !usable.iter().any(|u| u.start <= range.start && range.end <= u.end) {
                 return Err(OpenError::IovaRange { address, range, usable });
             }
+        }
+        for DmaRegion { guest, host, len, .. } in regions {
+            let range = guest..guest.saturating_add(len);
             self.map(guest, host, len).map_err(|source| match source.raw_os_error() {
                 Some(libc::ENOMEM) => {
                     OpenError::MemoryLock { address, len, limit: memory_lock_limit(), source }

@@ -19,10 +19,12 @@ pub enum Field {
     Path,
     /// Vendor and device in words.
     Label,
+    /// What VMs by name make of it. pptadm has no such column, so `all` has it not.
+    State,
 }
 
 impl Field {
-    /// All of them, in the order of `-o all`.
+    /// Those of `-o all`, in its order: all that pptadm has.
     pub const ALL: [Field; 8] = [
         Field::Dev,
         Field::Vendor,
@@ -47,6 +49,7 @@ impl Field {
             Field::Rev => "REV",
             Field::Path => "PATH",
             Field::Label => "LABEL",
+            Field::State => "STATE",
         }
     }
 
@@ -56,6 +59,7 @@ impl Field {
             Field::Dev => "/dev/pptXX".len() + 1,
             Field::Path => 50,
             Field::Label => 60,
+            Field::State => 20,
             narrow => narrow.name().len() + 1,
         }
     }
@@ -99,7 +103,11 @@ impl Chosen {
         }
         let mut chosen = Chosen { fields: Vec::new(), ignored: Vec::new() };
         for name in text.split(',').filter(|name| !name.is_empty()) {
-            match Field::ALL.into_iter().find(|field| field.name().eq_ignore_ascii_case(name)) {
+            match Field::ALL
+                .into_iter()
+                .chain([Field::State])
+                .find(|field| field.name().eq_ignore_ascii_case(name))
+            {
                 Some(field) => chosen.fields.push(field),
                 None => chosen.ignored.push(name.to_owned()),
             }

@@ -97,6 +97,7 @@ impl Candidate {
             subdevice: self.subsystem.map(|(_, subsystem)| id(subsystem)),
             revision: id(self.revision),
             label: label(self.vendor(), self.device()),
+            state: None,
         }
     }
 }

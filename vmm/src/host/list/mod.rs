@@ -42,6 +42,8 @@ pub struct Listed {
     pub revision: String,
     /// Vendor and device as the PCI ID project has them, if it knows both.
     pub label: Option<String>,
+    /// What VMs by name make of it, if that was asked for.
+    pub state: Option<String>,
 }
 
 impl Listed {
@@ -56,6 +58,7 @@ impl Listed {
             Field::Rev => Some(&self.revision),
             Field::Path => self.path.as_deref(),
             Field::Label => self.label.as_deref(),
+            Field::State => self.state.as_deref(),
         }
     }
 }
@@ -89,6 +92,7 @@ impl Listing {
         devices: &Path,
         selection: &Selection,
         path_of: impl Fn(HostAddress) -> Result<String, E>,
+        state_of: impl Fn(HostAddress) -> Option<String>,
     ) -> io::Result<Listing> {
         let all = Candidate::all(devices)?;
         let mut listing = Listing::default();
@@ -110,7 +114,8 @@ impl Listing {
                     .remarks
                     .push(Remark::NoPath { address: candidate.function.address, why: why.to_string() });
             }
-            found.push((candidate, listed));
+            let state = state_of(candidate.function.address);
+            found.push((candidate, Listed { state, ..listed }));
         }
         match selection {
             Selection::Bound => found.sort_by(|(a, listed_a), (b, listed_b)| {

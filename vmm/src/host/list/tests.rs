@@ -61,6 +61,18 @@ fn the_default_columns_as_published() {
 }
 
 #[test]
+fn the_state_is_a_column_of_its_own() {
+    let used = Listed { state: Some("used:web".to_owned()), ..listed(None, ("10de", "1db4"), "/") };
+    let functions = [used, listed(None, ("8086", "10d3"), "/")];
+    let fields = Chosen::parse("state,device", false).unwrap().fields;
+    let expected = "STATE               DEVICE\nused:web            1db4\n--                  10d3\n";
+    assert_eq!(columns(&functions, &fields, 24), expected);
+    assert_eq!(parsable(&functions, &fields), "used\\:web:1db4\n--:10d3\n");
+    assert!(!json(&functions).contains("used"), "pptadm's JSON has no such key");
+    assert!(!Chosen::parse("all", false).unwrap().fields.contains(&Field::State));
+}
+
+#[test]
 fn all_columns_have_their_widths() {
     let function = Listed {
         subvendor: Some("10de".to_owned()),
@@ -251,11 +263,12 @@ impl Sysfs {
     }
 
     fn list(&self, selection: &Selection) -> Listing {
-        Listing::of(&self.devices(), selection, |address| match address.slot().device() {
+        let path_of = |address: HostAddress| match address.slot().device() {
             0x1e => Err("no way there"),
             _ => Ok(format!("/at/{address}")),
-        })
-        .unwrap()
+        };
+        let state_of = |address: HostAddress| Some(format!("used:{:x}", address.slot().device()));
+        Listing::of(&self.devices(), selection, path_of, state_of).unwrap()
     }
 }
 
@@ -303,6 +316,7 @@ fn functions_are_listed_as_sysfs_has_them() {
             subdevice: Some("0".to_owned()),
             revision: "b".to_owned(),
             label: Some("Intel Corporation 82574L Gigabit Network Connection".to_owned()),
+            state: Some("used:0".to_owned()),
         }
     );
     assert_eq!((&bound.functions[1].subvendor, &bound.functions[1].subdevice), (&None, &None));
@@ -329,7 +343,7 @@ fn functions_are_listed_as_sysfs_has_them() {
 #[test]
 fn an_empty_list_says_why() {
     let sysfs = Sysfs::new();
-    let nowhere = Listing::of(Path::new("/nowhere"), &all(None), |_| Err("")).unwrap();
+    let nowhere = Listing::of(Path::new("/nowhere"), &all(None), |_| Err(""), |_| None).unwrap();
     assert_eq!(remarks(&nowhere), ["the list is empty: /nowhere has no PCI functions"]);
     let none = format!("the list is empty: {} has no PCI functions", sysfs.devices().display());
     assert_eq!(remarks(&sysfs.list(&Selection::Bound)), [none]);

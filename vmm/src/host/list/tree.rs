@@ -50,6 +50,8 @@ pub struct Node {
     pub driver: Option<String>,
     /// The node by which a VMM opens it, if a VFIO driver holds it.
     pub dev: Option<String>,
+    /// What VMs by name make of it; nothing of bridges.
+    pub state: Option<String>,
     /// It leads to other buses, and cannot be passed through.
     pub bridge: bool,
     /// What is behind it, by address.
@@ -74,7 +76,11 @@ type Placed<'a> = (Vec<&'a str>, &'a Candidate);
 
 impl Tree {
     /// Of the functions in `devices`, a directory such as `/sys/bus/pci/devices`.
-    pub fn of<E>(devices: &Path, path_of: impl Fn(HostAddress) -> Result<String, E>) -> io::Result<Tree> {
+    pub fn of<E>(
+        devices: &Path,
+        path_of: impl Fn(HostAddress) -> Result<String, E>,
+        state_of: impl Fn(HostAddress) -> Option<String>,
+    ) -> io::Result<Tree> {
         let all = Candidate::all(devices)?;
         let mut roots: BTreeMap<&str, Vec<Placed>> = BTreeMap::new();
         for candidate in &all {
@@ -84,7 +90,10 @@ impl Tree {
         }
         let roots = roots
             .into_iter()
-            .map(|(name, placed)| Root { name: name.to_owned(), functions: nodes(&placed, 0, &path_of) })
+            .map(|(name, placed)| Root {
+                name: name.to_owned(),
+                functions: nodes(&placed, 0, &path_of, &state_of),
+            })
             .collect();
         Ok(Tree { roots, groups: groups(&all) })
     }
@@ -122,6 +131,7 @@ fn nodes<E>(
     placed: &[Placed],
     depth: usize,
     path_of: &impl Fn(HostAddress) -> Result<String, E>,
+    state_of: &impl Fn(HostAddress) -> Option<String>,
 ) -> Vec<Node> {
     let here = placed.iter().filter(|(before, _)| before.len() == depth);
     here.map(|(_, candidate)| {
@@ -141,8 +151,9 @@ fn nodes<E>(
             group: candidate.function.group,
             driver: candidate.function.driver.clone(),
             dev: listed.dev,
+            state: state_of(candidate.function.address).filter(|_| !is_bridge(candidate)),
             bridge: is_bridge(candidate),
-            functions: nodes(&behind, depth + 1, path_of),
+            functions: nodes(&behind, depth + 1, path_of, state_of),
             address,
         }
     })
@@ -182,9 +193,10 @@ pub fn text(out: &mut impl Write, tree: &Tree) -> io::Result<()> {
         widths.chain([heading.len()]).max().unwrap_or_default() + 2
     };
     let first = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default() + 2;
-    let (group, driver) = (width(group, "GROUP"), width(driver, "DRIVER"));
+    let (group, driver, state) = (width(group, "GROUP"), width(driver, "DRIVER"), width(state, "STATE"));
     if !rows.is_empty() {
-        writeln!(out, "{:first$}{:group$}{:driver$}IDS        LABEL", "FUNCTION", "GROUP", "DRIVER")?;
+        let (f, g, d, s) = ("FUNCTION", "GROUP", "DRIVER", "STATE");
+        writeln!(out, "{f:first$}{g:group$}{d:driver$}{s:state$}IDS        LABEL")?;
     }
     for Row { name, node } in &rows {
         let Some(node) = node else {
@@ -192,9 +204,10 @@ pub fn text(out: &mut impl Write, tree: &Tree) -> io::Result<()> {
             continue;
         };
         let line = format!(
-            "{name:first$}{:group$}{:driver$}{:11}{}",
+            "{name:first$}{:group$}{:driver$}{:state$}{:11}{}",
             self::group(node),
             self::driver(node),
+            self::state(node),
             format!("{}:{}", node.vendor, node.device),
             node.label.as_deref().unwrap_or(MISSING)
         );
@@ -215,6 +228,10 @@ fn group(node: &Node) -> String {
 
 fn driver(node: &Node) -> String {
     node.driver.clone().unwrap_or_else(|| MISSING.to_owned())
+}
+
+fn state(node: &Node) -> String {
+    node.state.clone().unwrap_or_else(|| MISSING.to_owned())
 }
 
 fn rows_of<'a>(nodes: &'a [Node], indent: &str, rows: &mut Vec<Row<'a>>) {
@@ -259,7 +276,9 @@ mod tests {
     }
 
     fn tree(sysfs: &tempfile::TempDir) -> Tree {
-        Tree::of(&sysfs.path().join("bus/pci/devices"), |address| Ok::<_, ()>(format!("/{address}"))).unwrap()
+        let path_of = |address| Ok::<_, ()>(format!("/{address}"));
+        let state_of = |address: HostAddress| (address.slot().function() == 0).then(|| "used:web".to_owned());
+        Tree::of(&sysfs.path().join("bus/pci/devices"), path_of, state_of).unwrap()
     }
 
     #[test]
@@ -278,17 +297,23 @@ mod tests {
         text(&mut out, &tree).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "FUNCTION          GROUP  DRIVER    IDS        LABEL");
+        assert_eq!(lines[0], "FUNCTION          GROUP  DRIVER    STATE     IDS        LABEL");
         assert_eq!(lines[1], "pci0000:00");
         assert!(
-            lines[2].starts_with("├─0000:00:1c.0    4      pcieport  8086:9c90  Intel Corporation"),
+            lines[2].starts_with("├─0000:00:1c.0    4      pcieport  --        8086:9c90  Intel Corporation"),
             "{text}"
         );
-        assert!(lines[3].starts_with("│ ├─0000:01:00.0  14     --        10de:a65   NVIDIA"), "{text}");
-        assert!(lines[4].starts_with("│ └─0000:01:00.1  14     --        10de:be3   NVIDIA"), "{text}");
-        assert_eq!(lines[5], "└─0000:00:1f.0    5      --        fff0:1     --");
+        assert!(
+            lines[3].starts_with("│ ├─0000:01:00.0  14     --        used:web  10de:a65   NVIDIA"),
+            "{text}"
+        );
+        assert!(
+            lines[4].starts_with("│ └─0000:01:00.1  14     --        --        10de:be3   NVIDIA"),
+            "{text}"
+        );
+        assert_eq!(lines[5], "└─0000:00:1f.0    5      --        used:web  fff0:1     --");
         assert_eq!(lines[6], "pci10000:e0");
-        assert!(lines[7].starts_with("└─10000:e0:01.0   6      --        8086:a54"), "{text}");
+        assert!(lines[7].starts_with("└─10000:e0:01.0   6      --        used:web  8086:a54"), "{text}");
         assert_eq!(lines[8..], ["group 14 goes to a guest as a whole: 0000:01:00.0 0000:01:00.1"]);
     }
 

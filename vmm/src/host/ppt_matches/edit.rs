@@ -6,12 +6,17 @@ use crate::host::line_edit::LineEdit;
 impl PptMatches {
     /// What adds the entry; nothing if another line says the same. An entry that would match nothing is a finding.
     pub fn add(&self, entry: &str) -> Result<Vec<LineEdit>, Finding> {
+        let none = || Finding { line: 1, text: entry.to_owned(), reason: Reason::NoEntry };
+        // A newline would make a second line of it.
+        if entry.contains(char::is_control) {
+            return Err(none());
+        }
         let parsed = PptMatches::parse(entry.as_bytes());
         if let Some(finding) = parsed.findings.into_iter().next() {
             return Err(finding);
         }
         let Some(wanted) = parsed.lines.into_iter().next().and_then(|line| line.entry) else {
-            return Err(Finding { line: 1, text: entry.to_owned(), reason: Reason::NoEntry });
+            return Err(none());
         };
         if self.entries().any(|found| *found == wanted) {
             return Ok(Vec::new());
@@ -54,6 +59,7 @@ mod tests {
             ("pciclass,0300", Reason::Class),
             ("/devices/pci@0,0/display@2", Reason::DevicesPrefix),
             ("# no", Reason::NoEntry),
+            ("/pci@0,0/display@2\n", Reason::NoEntry),
             ("", Reason::NoEntry),
         ] {
             assert_eq!(PptMatches::default().add(entry).unwrap_err().reason, reason, "{entry}");

@@ -1,0 +1,354 @@
+//! One function: whether it could be opened, and what a guest would get of it.
+
+mod bars;
+
+use passthru::host::vfio::sysfs;
+use passthru::pci::HostAddress;
+
+use super::facts::Facts;
+use super::facts::access::Access;
+use super::facts::function::{Asked, Found, Function};
+use super::facts::host::Host;
+use super::facts::process::Process;
+use super::finding::{Check, Finding, Remedy, Subject};
+use super::kernel_parameter;
+
+/// All of it. `require_reset` is run's option of that name.
+pub fn check(facts: &Facts, asked: &Asked, require_reset: bool) -> Vec<Finding> {
+    let subject = Subject::Function(asked.name.to_string());
+    let function = match &asked.found {
+        Found::Simulated(_) => {
+            return vec![Check::Presence.ok(subject, "simulated: needs nothing of the host")];
+        }
+        Found::Nothing(error) => return vec![Check::Presence.problem(subject, error.clone())],
+        Found::Host(function) => function,
+    };
+    let of = One { subject, function, host: &facts.host, process: &facts.process, facts };
+    let mut findings = vec![of.presence()];
+    findings.extend(of.group());
+    findings.push(of.driver());
+    findings.extend(of.members());
+    findings.extend(of.in_use());
+    findings.extend(of.access());
+    findings.push(of.reset(require_reset));
+    findings.extend(of.power());
+    findings.extend(of.display());
+    findings.extend(of.virtual_functions());
+    findings.extend(of.bars());
+    findings
+}
+
+struct One<'a> {
+    subject: Subject,
+    function: &'a Function,
+    host: &'a Host,
+    process: &'a Process,
+    facts: &'a Facts,
+}
+
+/// What gives functions to VFIO. With `group` those go along that are in the same group and in the way.
+fn give(process: &Process, address: HostAddress, group: bool) -> Remedy {
+    let group = if group { " --group" } else { "" };
+    let command = process.as_root(&format!("slotpass reserve{group} {address}"));
+    Remedy::commands(format!("reserve {address} for guests"), [command])
+}
+
+impl One<'_> {
+    fn ok(&self, check: Check, found: impl Into<String>) -> Finding {
+        check.ok(self.subject.clone(), found)
+    }
+
+    fn note(&self, check: Check, found: impl Into<String>) -> Finding {
+        check.note(self.subject.clone(), found)
+    }
+
+    fn problem(&self, check: Check, found: impl Into<String>) -> Finding {
+        check.problem(self.subject.clone(), found)
+    }
+
+    fn is_bound(&self) -> bool {
+        self.function.sysfs.driver.as_deref().is_some_and(sysfs::is_vfio)
+    }
+
+    fn presence(&self) -> Finding {
+        let function = self.function;
+        let address = function.sysfs.address;
+        let again = || {
+            let path = format!("/sys/bus/pci/devices/{address}/remove");
+            Remedy::commands(
+                "let the host look for it again",
+                [self.process.write("1", &path), self.process.write("1", "/sys/bus/pci/rescan")],
+            )
+        };
+        if function.is_gone {
+            return self
+                .problem(Check::Presence, "it does not answer: its configuration space reads all-ones")
+                .because("it lost power, its link is down, or it hangs")
+                .mended(again())
+                .mended(Remedy::by_hand("switch the host off and on"));
+        }
+        if let Some(kind @ 1..) = function.header_type {
+            return self
+                .problem(Check::Presence, format!("it is a bridge (header type {kind})"))
+                .because("VFIO gives functions to guests, not bridges; name what is behind it");
+        }
+        if function.sysfs.is_integrated_graphics() {
+            return self.problem(Check::Presence, sysfs::INTEGRATED_GRAPHICS);
+        }
+        match &function.shown {
+            Err(error) => self.problem(Check::Presence, error.clone()),
+            Ok(_) => self.ok(Check::Presence, function.label.clone()),
+        }
+    }
+
+    fn group(&self) -> Vec<Finding> {
+        let Some(group) = self.function.sysfs.group else {
+            // Said of the host, where it has no groups at all.
+            let found = self.problem(Check::Group, "it has no IOMMU group");
+            return vec![match self.host.groups {
+                0 => found.because("the host's IOMMU is off"),
+                _ => found.because(
+                    "the host's IOMMU is on, but this function is not behind it: firmware left it out, or another \
+                     device stands between them",
+                ),
+            }];
+        };
+        let direct = self.function.reserved.iter().find(|reserved| reserved.kind == "direct");
+        match direct {
+            None => Vec::new(),
+            Some(reserved) => vec![
+                self.problem(
+                    Check::Group,
+                    format!(
+                        "firmware wants {:#x}..{:#x} of the host's memory to be reached by group {group} (RMRR or \
+                         unity map)",
+                        reserved.range.start, reserved.range.end
+                    ),
+                )
+                .because("the kernel gives no such function away, since the firmware may go on using it")
+                .mended(Remedy::by_hand(
+                    "turn off what uses it in the firmware: management of the device out of band, shared memory, USB legacy \
+                     support",
+                )),
+            ],
+        }
+    }
+
+    fn driver(&self) -> Finding {
+        let driver = self.function.sysfs.driver.as_deref();
+        let found = match driver {
+            Some(driver) if self.is_bound() => return self.ok(Check::Driver, driver),
+            Some(driver) => format!("driver {driver} of the host holds it"),
+            None => "no driver holds it, and VFIO needs vfio-pci to".to_owned(),
+        };
+        let remedy =
+            give(self.process, self.function.sysfs.address, self.others_in_the_way().next().is_some());
+        let found = self.problem(Check::Driver, found);
+        found.mended(match self.host.groups {
+            0 => Remedy { what: format!("{}, once the IOMMU is on", remedy.what), ..remedy },
+            _ => remedy,
+        })
+    }
+
+    fn others_in_the_way(&self) -> impl Iterator<Item = &sysfs::Member> {
+        let own = self.function.sysfs.address;
+        self.function.offenders.iter().filter(move |member| member.address != own)
+    }
+
+    fn members(&self) -> Vec<Finding> {
+        let Some(group) = self.function.sysfs.group else { return Vec::new() };
+        let count = self.others_in_the_way().count();
+        if count == 0 {
+            return vec![self.ok(Check::Group, format!("group {group}: nobody is in the way"))];
+        }
+        let one = |member: &sysfs::Member| {
+            let (address, driver) = (member.address, member.driver.as_deref().unwrap_or("no driver"));
+            let found =
+                format!("{address} is in the same group ({group}), and driver {driver} of the host holds it");
+            self.problem(Check::Group, found)
+                .because(
+                    "the IOMMU cannot tell members of a group apart, so all of them leave the host or none",
+                )
+                .mended(give(self.process, address, count > 1))
+        };
+        self.others_in_the_way().map(one).collect()
+    }
+
+    fn in_use(&self) -> Option<Finding> {
+        let holders = &self.function.holders;
+        if holders.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
+        Some(
+            self.problem(
+                Check::InUse,
+                format!("{} has it, or a member of its group, open", names.join(", ")),
+            )
+            .mended(Remedy::by_hand("end that guest, or take the function from it (slotpass ctl remove)")),
+        )
+    }
+
+    fn access(&self) -> Option<Finding> {
+        let (true, Some(file)) = (self.is_bound(), self.function.file.as_deref()) else { return None };
+        // What was opened by somebody else needs no right.
+        if self.function.sysfs.file.is_some() {
+            return None;
+        }
+        let user = &self.process.user;
+        Some(match self.function.access {
+            Access::Granted => self.ok(Check::Access, format!("{file} can be opened")),
+            Access::Absent => self
+                .problem(
+                    Check::Access,
+                    format!("{file} is not there, although a VFIO driver holds the function"),
+                )
+                .because("the kernel made it where this process does not see it: in a container?"),
+            Access::Denied => self
+                .problem(Check::Access, format!("{user} may not open {file}"))
+                .mended(Remedy::commands(
+                    "let this user open it until it is made again",
+                    [self.process.as_root(&format!("chown {user} {file}"))],
+                ))
+                .mended(Remedy::commands(
+                    "from now on, by a rule of udev",
+                    [
+                        self.process.write(
+                            &format!("SUBSYSTEM==\"vfio\", OWNER=\"{user}\""),
+                            "/etc/udev/rules.d/60-slotpass-vfio.rules",
+                        ),
+                        self.process.as_root("udevadm control --reload"),
+                    ],
+                )),
+        })
+    }
+
+    fn reset(&self, require_reset: bool) -> Finding {
+        let function = self.function;
+        if !function.resets.is_empty() {
+            return self.ok(Check::Reset, function.resets.join(", then "));
+        }
+        let together: Vec<_> = self.facts.functions().map(|function| function.sysfs.address).collect();
+        let missing: Vec<&sysfs::Member> =
+            function.neighbours.iter().filter(|member| !together.contains(&member.address)).collect();
+        if !function.neighbours.is_empty() && missing.is_empty() {
+            let names: Vec<String> = function.neighbours.iter().map(|m| m.address.to_string()).collect();
+            return self.ok(Check::Reset, format!("with its bus, together with {}", names.join(" and ")));
+        }
+        let found = match missing.is_empty() {
+            true => "it has no reset of its own, and its bus none".to_owned(),
+            false => {
+                let names: Vec<String> = missing
+                    .iter()
+                    .map(|member| {
+                        format!("{} ({})", member.address, member.driver.as_deref().unwrap_or("no driver"))
+                    })
+                    .collect();
+                format!(
+                    "it has no reset of its own, and one of its bus would also reset {}",
+                    names.join(", ")
+                )
+            }
+        };
+        let reason = "the guest finds it as its last user left it, and the next user as the guest left it";
+        let found = match require_reset {
+            true => {
+                self.problem(Check::Reset, found).because(format!("--require-reset refuses it: {reason}"))
+            }
+            false => self.note(Check::Reset, found).because(reason),
+        };
+        missing.iter().filter(|member| !member.driver.as_deref().is_some_and(sysfs::is_vfio)).fold(
+            found.mended(Remedy::by_hand(match missing.is_empty() {
+                true => "run guests that reset it themselves, or accept it",
+                false => "give the same guest all of them, or accept it",
+            })),
+            |found, member| found.mended(give(self.process, member.address, true)),
+        )
+    }
+
+    fn power(&self) -> Option<Finding> {
+        let (state, status) = (self.function.power_state.as_deref(), self.function.runtime_status.as_deref());
+        if status == Some("error") {
+            return Some(
+                self.note(
+                    Check::Power,
+                    "the kernel could not change its power state (runtime_status is error)",
+                )
+                .mended(Remedy::commands(
+                    "keep it awake",
+                    [self.process.write(
+                        "on",
+                        &format!("/sys/bus/pci/devices/{}/power/control", self.function.sysfs.address),
+                    )],
+                )),
+            );
+        }
+        match state {
+            Some("D3cold") => Some(
+                self.note(Check::Power, "it is in D3cold")
+                    .because("it wakes when it is opened, which takes a moment"),
+            ),
+            Some("error") => Some(self.note(Check::Power, "its power state is not known")),
+            _ => None,
+        }
+    }
+
+    fn display(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.function.is_boot_display {
+            findings.push(
+                self.note(Check::Display, "the host was booted with it as its display")
+                    .because("while a guest has it, the host's console is not to be seen"),
+            );
+        }
+        let own = |range: &&std::ops::Range<u64>| {
+            let resources = self.function.resources.iter();
+            resources
+                .filter(|resource| resource.is_memory && resource.size > 0)
+                .any(|r| range.start < r.start.saturating_add(r.size) && r.start < range.end)
+        };
+        if let Some(range) = self.host.frame_buffers.iter().find(own) {
+            findings.push(
+                self.note(
+                    Check::Display,
+                    format!(
+                        "the firmware's frame buffer keeps {:#x}..{:#x} of its BARs",
+                        range.start, range.end
+                    ),
+                )
+                .because("VFIO gets no BAR of which another has a part: the guest's driver fails")
+                .mended(kernel_parameter::add(
+                    self.host,
+                    self.process,
+                    "initcall_blacklist=sysfb_init",
+                )),
+            );
+        }
+        findings
+    }
+
+    fn virtual_functions(&self) -> Option<Finding> {
+        if let Some(physical) = &self.function.physical
+            && physical.driver.as_deref().is_some_and(sysfs::is_vfio)
+        {
+            return Some(
+                self.problem(
+                    Check::VirtualFunctions,
+                    format!("it is a virtual function of {}, which a VFIO driver holds", physical.address),
+                )
+                .because("VFIO wants a token from both users then, which slotpass has not")
+                .mended(Remedy::by_hand("leave the physical function to the host's driver")),
+            );
+        }
+        match self.function.virtual_functions {
+            0 => None,
+            count => Some(
+                self.note(Check::VirtualFunctions, format!("it has {count} virtual functions"))
+                    .because("they go when its driver lets go of it"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Whether a guest with these functions would start on this host, and what mends it if not (`vmm/DOCTOR.md`).
+//!
+//! [`facts`] are read first, and only read: nothing is changed, no function is opened. What is made of them is decided by small
+//! functions that do no I/O.
+
+pub mod facts;
+pub mod finding;
+mod function;
+mod guest;
+mod host;
+mod kernel_parameter;
+pub mod report;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+
+use passthru::host::vfio::sysfs;
+use serde::Serialize;
+
+use crate::boot::Kernel;
+use crate::host::file_text::ReadError;
+use crate::host::ppt_matches::{self, PptMatches};
+use crate::host::reserve;
+use crate::host::reserve::inventory::{Function, Inventory};
+use crate::host::reserve::meaning::AliasFile;
+use crate::machine::{UseIommufd, address_ranges};
+use crate::memory::RamSize;
+use crate::port_options::PortOptions;
+use crate::slot_map::{Assignment, DeviceName, SlotMap, SlotMapError};
+use facts::Facts;
+use facts::access::Access;
+use facts::function::Asked;
+use facts::host::{Host, Kvms};
+use facts::process::Process;
+use finding::{Check, Finding, Remedy, Subject, Verdict};
+use guest::Guest;
+pub use text::Style;
+
+/// Version of the JSON form.
+pub const SCHEMA: u32 = 1;
+
+/// What is asked: whether a guest that is run so would start.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Its functions. Their slots count only with `slots`.
+    pub assignments: Vec<Assignment>,
+    /// The slots are those of a VM, not made up for a list of devices.
+    pub slots: bool,
+    /// Root ports.
+    pub ports: PortOptions,
+    /// Its memory.
+    pub memory: RamSize,
+    /// Its processors.
+    pub cpus: u32,
+    /// Reserved huge pages back its memory.
+    pub huge_pages: bool,
+    /// Functions that cannot be reset are refused.
+    pub require_reset: bool,
+    /// How functions are opened.
+    pub iommufd: UseIommufd,
+    /// Kernel and initial RAM disk, if they are known.
+    pub kernel: Option<(PathBuf, Option<PathBuf>)>,
+}
+
+impl Default for Question {
+    fn default() -> Question {
+        Question {
+            assignments: Vec::new(),
+            slots: false,
+            ports: PortOptions::default(),
+            memory: RamSize::default(),
+            cpus: 1,
+            huge_pages: false,
+            require_reset: false,
+            iommufd: UseIommufd::default(),
+            kernel: None,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnosis {
+    schema: u32,
+    version: &'static str,
+    /// Whether the guest would start.
+    pub verdict: Verdict,
+    /// All that was looked at.
+    pub findings: Vec<Finding>,
+    #[serde(skip)]
+    facts: Facts,
+}
+
+impl Question {
+    /// A guest with these functions, wherever.
+    pub fn about(devices: impl IntoIterator<Item = DeviceName>) -> Question {
+        let mut question = Question::default();
+        for device in devices {
+            // Slots are not looked at; any will do.
+            let Ok(slot) = "0:8:0".parse() else { continue };
+            question.assignments.push(Assignment { slot, device, port: false, rom: None });
+        }
+        question
+    }
+
+    /// Reads what there is to be known, and judges it.
+    pub fn answer(&self) -> Diagnosis {
+        let mut host = Host::read();
+        if matches!(self.iommufd, UseIommufd::File(_)) {
+            // Whoever opened it had the right to.
+            host.iommufd = Access::Granted;
+        }
+        let facts =
+            Facts { host, process: Process::read(), asked: Asked::find(&self.assignments, self.iommufd) };
+        let mut findings = self.judge(&facts);
+        findings.extend(self.slots(&facts));
+        findings.extend(self.kernel());
+        Diagnosis::new(findings, facts)
+    }
+
+    /// From the facts alone.
+    fn judge(&self, facts: &Facts) -> Vec<Finding> {
+        let is_simulated = |asked: &Asked| matches!(asked.name, DeviceName::Simulated(_));
+        let only_simulated = !facts.asked.is_empty() && facts.asked.iter().all(is_simulated);
+        let mut findings = host::check(facts, !only_simulated);
+        for asked in &facts.asked {
+            findings.extend(function::check(facts, asked, self.require_reset));
+        }
+        let guest = Guest { memory: self.memory, cpus: self.cpus, huge_pages: self.huge_pages };
+        findings.extend(guest::check(facts, guest));
+        findings
+    }
+
+    /// Whether the slots go together and the BARs fit, as `run` decides it. What it says of functions is said of them already.
+    fn slots(&self, facts: &Facts) -> Vec<Finding> {
+        let Kvms::Opens { address_bits, .. } = facts.host.kvm else { return Vec::new() };
+        if !self.slots {
+            return Vec::new();
+        }
+        let available = address_ranges::available(address_ranges::ram_end(self.memory), address_bits);
+        match SlotMap::check(&self.assignments, &self.ports, &available, None) {
+            Ok(_) => vec![Check::Slots.ok(Subject::Guest, "they go together, and all BARs fit")],
+            Err(errors) => {
+                let own = errors
+                    .iter()
+                    .filter(|error| !matches!(error, SlotMapError::Host { .. } | SlotMapError::Path { .. }));
+                own.map(|error| Check::Slots.problem(Subject::Guest, error.to_string())).collect()
+            }
+        }
+    }
+
+    fn kernel(&self) -> Option<Finding> {
+        let (kernel, initrd) = self.kernel.as_ref()?;
+        let check = Check::Kernel;
+        Some(match Kernel::open(kernel, initrd.as_deref(), "") {
+            Ok(_) => check.ok(Subject::Guest, kernel.display().to_string()),
+            Err(error) => check
+                .problem(Subject::Guest, error.to_string())
+                .mended(Remedy::by_hand("name another file by --kernel or --initrd")),
+        })
+    }
+}
+
+impl Diagnosis {
+    fn new(findings: Vec<Finding>, facts: Facts) -> Diagnosis {
+        let verdict = Verdict::of(&findings);
+        Diagnosis { schema: SCHEMA, version: env!("CARGO_PKG_VERSION"), verdict, findings, facts }
+    }
+
+    /// For a person.
+    pub fn text(&self, style: Style) -> String {
+        text::of(self, style)
+    }
+}
+
+/// Why it is not known which functions are meant for guests.
+#[derive(Debug, thiserror::Error)]
+pub enum MeantError {
+    /// One of the files that say it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The host's functions.
+    #[error("{}: {source}", sysfs::DEVICES)]
+    Functions {
+        /// errno.
+        source: io::Error,
+    },
+}
+
+/// The functions that are meant for guests: those that VFIO drivers hold, those that are reserved, and those that
+/// `/etc/ppt_matches` matches.
+pub fn meant_for_guests() -> Result<Vec<DeviceName>, MeantError> {
+    let host = reserve::Host::default();
+    let inventory = Inventory::read(&host).map_err(|source| MeantError::Functions { source })?;
+    let matches = PptMatches::find(&ppt_matches::LOOKUP)?.map(|(_, matches)| matches);
+    let mut reserved = AliasFile::read(&host.at_boot)?.reserved(&inventory);
+    reserved.extend(AliasFile::read(&host.until_off)?.reserved(&inventory));
+    let is_matched = |function: &Function| {
+        let Function { sysfs, path, .. } = function;
+        let (vendor, device) = (sysfs.ids as u16, (sysfs.ids >> 16) as u16);
+        matches.as_ref().is_some_and(|matches| matches.matches(path.as_deref(), vendor, device))
+    };
+    let meant = inventory.iter().filter(|function| {
+        function.is_vfio() || reserved.contains(&function.address()) || is_matched(function)
+    });
+    Ok(meant.map(|function| DeviceName::Host(function.address().to_string())).collect())
+}

@@ -1,0 +1,118 @@
+//! `slotpass doctor`: whether a guest would start.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::Slotpass;
+
+fn doctor(arguments: &str) -> Slotpass {
+    Slotpass::new().args(["doctor"]).args(arguments.split_whitespace())
+}
+
+/// This host has an IOMMU that the kernel uses.
+fn has_iommu() -> bool {
+    fs::read_dir("/sys/kernel/iommu_groups").is_ok_and(|mut groups| groups.next().is_some())
+}
+
+fn has_kvm() -> bool {
+    fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+fn findings(json: &str) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(answer["schema"], 1);
+    answer["findings"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_simulated_function_needs_kvm_alone() {
+    if !has_kvm() {
+        doctor("sim:demo").end().expect_code(1).expect_stdout("problem  kvm");
+        return;
+    }
+    let ended = doctor("sim:demo").end().expect_code(0).expect_silent_stderr();
+    assert!(ended.stdout.ends_with("\nA guest would start.\n"), "{ended}");
+    for absent in ["iommu", "vfio", "memory lock", "\x1b"] {
+        assert!(!ended.stdout.contains(absent), "{absent}\n{ended}");
+    }
+}
+
+/// Here is no fixture in the place of sysfs, so what is right depends on the machine.
+#[test]
+fn the_host_is_what_it_is() {
+    let ended = doctor("").end().expect_silent_stderr();
+    if !has_iommu() {
+        let ended = ended
+            .expect_code(1)
+            .expect_stdout("  problem  iommu                off: this host has no IOMMU groups\n");
+        let json = doctor("--json").end().expect_code(1).expect_silent_stderr();
+        let findings = findings(&json.stdout);
+        let iommu = findings.iter().find(|finding| finding["check"] == "iommu").unwrap();
+        assert_eq!((&iommu["subject"], &iommu["level"]), (&"host".into(), &"problem".into()), "{json}");
+        assert!(!iommu["remedies"].as_array().unwrap().is_empty(), "{json}");
+        assert!(ended.stdout.contains("\nA guest would not start: "), "{ended}");
+    } else {
+        ended.expect_stdout("  ok       iommu                on: ");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_a_problem_of_its_name() {
+    for (name, part) in [
+        ("0000:ff:1f.7", "there is no PCI function '0000:ff:1f.7'"),
+        ("sim:none", "there are: demo"),
+        ("/pci@fe,0/display@1", "there is no pci@fe,0 in this host"),
+        ("nvme0", "there is no PCI function 'nvme0'"),
+    ] {
+        let ended = doctor(name).end().expect_code(1).expect_silent_stderr();
+        ended.expect_stdout(&format!("\nFunction {name}\n  problem  presence ")).expect_stdout(part);
+    }
+}
+
+#[test]
+fn a_description_is_checked_as_a_whole() {
+    if !has_kvm() {
+        return;
+    }
+    let vm = |slot: &str, kernel: &str| {
+        format!(
+            r#"{{ "kernel": "{kernel}", "memory": "64M",
+                  "pci_devices": [ {{ "path": "sim:demo", "pci_slot": "{slot}" }} ] }}"#
+        )
+    };
+    let run = |description: String| {
+        let run = Slotpass::new().file("kernel.elf", guest::EXIT).file("vm.json", description);
+        run.args(["doctor", "--config", "vm.json"]).end().expect_silent_stderr()
+    };
+    let ended = run(vm("0:8:0", "kernel.elf")).expect_code(0);
+    ended.expect_stdout("they go together, and all BARs fit").expect_stdout("kernel.elf");
+    run(vm("0:8:1", "kernel.elf")).expect_code(1).expect_stdout("  problem  slots ");
+    run(vm("0:8:0", "none.elf")).expect_code(1).expect_stdout("  problem  kernel ");
+}
+
+#[test]
+fn what_is_refused_before_anything_is_looked_at() {
+    doctor("--config none.json").end().expect_refusal(&["none.json: No such file"]);
+    doctor("--memory much").end().expect_refusal(&["memory size much"]);
+    doctor("--config vm.json sim:demo").end().expect_refusal(&["--config"]);
+    doctor("sim:demo --report /no/such/folder/report").end().expect_refusal(&["/no/such/folder/report"]);
+}
+
+#[test]
+fn a_report_has_the_host_and_not_its_name() {
+    let (ended, report) = doctor("sim:demo --report report.txt").end_and_read("report.txt");
+    for title in ["findings", "host", "modules", "limits", "functions"] {
+        assert!(report.contains(&format!("\n== {title}\n")), "{title}\n{report}\n{ended}");
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(report.contains(&format!("kernel: {}", release.trim())), "{report}");
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    // A name such as "vm" is a part of many words.
+    assert!(name.trim().len() < 5 || !report.contains(name.trim()), "{name} in\n{report}");
+    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let address = fs::read_to_string(entry.path().join("address")).unwrap_or_default();
+        let address = address.trim();
+        assert!(address.is_empty() || !report.contains(address), "{address} in\n{report}");
+    }
+}
