@@ -31,6 +31,7 @@ impl TestHost {
             "sys/bus/pci/drivers",
             "sys/kernel/iommu_groups",
             "proc/self",
+            "proc/1/fd",
             "dev",
             "etc",
         ] {

@@ -8,6 +8,7 @@ mod open_nodes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use passthru::host::vfio::sysfs;
@@ -71,6 +72,13 @@ pub enum Use {
         /// The process' name.
         name: String,
     },
+    /// It may be in use: the host does not say.
+    Unknown {
+        /// What is the question.
+        whether: String,
+        /// What the host says instead.
+        errno: i32,
+    },
 }
 
 impl Use {
@@ -101,6 +109,15 @@ impl fmt::Display for Use {
             Use::Open { file, pid, name } => {
                 let holder = Holder { pid: *pid, name: name.clone() };
                 write!(f, "{holder} has {file} open")
+            }
+            Use::Unknown { whether, errno } => {
+                let error = io::Error::from_raw_os_error(*errno);
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "whether {whether} cannot be told without root ({error}): run with sudo")
+                    }
+                    _ => write!(f, "whether {whether} cannot be told: {error}"),
+                }
             }
         }
     }
@@ -166,9 +183,9 @@ fn function_above(directory: &Path) -> Option<(HostAddress, &Path)> {
     })
 }
 
-/// A file's text without the blanks around it.
+/// A file's text without the blanks around it. Names of other files in it (mount points) may have any bytes.
 fn text(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).trim().to_owned()
 }
 
 /// The names in a directory; none if it does not exist.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -39,17 +40,24 @@ pub fn claimed(host: &Host, function: &Function) -> Vec<Use> {
         if !is_of_it || is_virtual(&classes.join(&name)) {
             continue;
         }
+        // sysfs has `!` where a device's name has a slash.
+        let node = host.nodes.join(name.replace('!', "/"));
         // Without writing, so that closing it makes udev look at nothing.
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_EXCL | libc::O_NONBLOCK)
-            .open(host.nodes.join(&name));
-        if opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
-            claimed.push(Use::Claimed { device: name });
-        }
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(&node);
+        claimed.extend(opened.err().and_then(|error| refused(name, &node, &error)));
     }
     claimed.sort();
     claimed
+}
+
+/// What it means that a block device cannot be opened for oneself.
+pub(super) fn refused(name: String, node: &Path, error: &io::Error) -> Option<Use> {
+    match error.raw_os_error().unwrap_or(libc::EIO) {
+        libc::EBUSY => Some(Use::Claimed { device: name }),
+        // There is nothing to be used: no node, no drive behind it, an empty slot for cards.
+        libc::ENOENT | libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM => None,
+        errno => Some(Use::Unknown { whether: format!("the kernel has {} open", node.display()), errno }),
+    }
 }
 
 /// Made of other block devices, which are looked at themselves.

@@ -227,6 +227,85 @@ fn processes_with_a_node_open() {
 }
 
 #[test]
+fn the_users_of_a_display_of_nvidia() {
+    let test = TestHost::new();
+    test.function("0000:00:04.0", "10de:1eb8", 0x03_0200, None, Some("nvidia"));
+    test.write("proc/driver/nvidia/gpus/0000:00:04.0/information", "Model: \t x\nDevice Minor: \t 2\n");
+    test.write("proc/77/comm", "cuda\n").directory("proc/77/fd").link("proc/77/fd/3", "dev/nvidia0");
+    assert!(said(&test).is_empty());
+    test.link("proc/77/fd/4", "dev/nvidia2");
+    let expected = format!("0000:00:04.0: process 77 (cuda) has {} open", test.at("dev/nvidia2").display());
+    assert_eq!(said(&test), [expected]);
+}
+
+#[test]
+fn what_cannot_be_told_is_no_leave() {
+    let test = TestHost::new();
+    let drive = drive(&test, "0000:00:04.0", 0);
+    test.write(&format!("{drive}/uevent"), "DEVNAME=nvme0n1\n");
+    test.write("dev/nvme0n1", "");
+    assert!(said(&test).is_empty());
+    // Root may open everything: another error stands for the lack of permission.
+    std::fs::remove_file(test.at("dev/nvme0n1")).unwrap();
+    test.link("dev/nvme0n1", "dev/nvme0n1").link("proc/78/fd", "proc/78/fd");
+    let node = test.at("dev/nvme0n1").display().to_string();
+    let error = io::Error::from_raw_os_error(libc::ELOOP);
+    assert_eq!(
+        said(&test),
+        [
+            format!("0000:00:04.0: whether a process has {node} open cannot be told: {error}"),
+            format!("0000:00:04.0: whether the kernel has {node} open cannot be told: {error}"),
+        ]
+    );
+    // Processes of others may be hidden altogether.
+    std::fs::remove_file(test.at("dev/nvme0n1")).unwrap();
+    std::fs::remove_file(test.at("proc/78/fd")).unwrap();
+    std::fs::remove_dir_all(test.at("proc/1")).unwrap();
+    let found = said(&test);
+    assert!(
+        found.len() == 1 && found[0].ends_with("(Permission denied (os error 13)): run with sudo"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_the_kernel_has_open() {
+    let test = TestHost::new();
+    let directory = nvme(&test, "0000:00:04.0");
+    // In sysfs `!` stands for a slash of the name.
+    test.block(&format!("{directory}/cciss!c0d0"), "104:0").link("dev/cciss/c0d0", "dev/cciss/c0d0");
+    let found = said(&test);
+    assert!(found.len() == 1 && found[0].contains("dev/cciss/c0d0 open cannot be told"), "{found:?}");
+    for (errno, expected) in [
+        (libc::EBUSY, Some("a pool, an array")),
+        (libc::EACCES, Some("without root")),
+        (libc::EPERM, Some("without root")),
+        (libc::EIO, Some("cannot be told: ")),
+        (libc::ENOENT, None),
+        (libc::ENXIO, None),
+        (libc::ENOMEDIUM, None),
+    ] {
+        let error = io::Error::from_raw_os_error(errno);
+        let said =
+            blocks::refused("sda".into(), Path::new("/dev/sda"), &error).map(|found| found.to_string());
+        assert_eq!(said.is_some(), expected.is_some(), "{errno}");
+        assert!(said.unwrap_or_default().contains(expected.unwrap_or_default()), "{errno}");
+    }
+    // A drive that is part of another device is looked at there.
+    test.link(&format!("{directory}/cciss!c0d0/slaves/x"), "dev");
+    assert!(said(&test).is_empty());
+}
+
+#[test]
+fn mount_points_may_have_any_bytes() {
+    let test = TestHost::new();
+    drive(&test, "0000:00:04.0", 0);
+    let lines = b"21 1 0:9 / /\xff rw - tmpfs none rw\n22 1 259:1 / / rw - ext4 /dev/nvme0n1p1 rw\n";
+    std::fs::write(test.at("proc/self/mountinfo"), lines).unwrap();
+    assert_eq!(said(&test), ["0000:00:04.0: the file system mounted at / is on it (/dev/nvme0n1p1)"]);
+}
+
+#[test]
 fn a_host_without_anything() {
     let test = TestHost::new();
     std::fs::remove_dir_all(test.at("sys")).unwrap();
