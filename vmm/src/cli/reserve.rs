@@ -59,10 +59,10 @@ pub fn reserve(arguments: Arguments) -> ExitCode {
     let request =
         plan::Reserve { names: devices, only_now: now, only_boot: boot, by_id, group, force, initramfs };
     // Nobody waits for a person: what is asked for is decided before others are kept from changing drivers.
-    let mut group = request.group;
+    let mut agreed = Vec::new();
     match plan::reserve(&host, &request, &mut |others| {
-        group = agree(others);
-        group
+        agreed = others.to_vec();
+        agree(others)
     }) {
         Err(refusals) => return changes::refuse(&refusals),
         Ok(plan) if dry_run => return changes::make(&host, plan, dry_run),
@@ -72,7 +72,8 @@ pub fn reserve(arguments: Arguments) -> ExitCode {
         Ok(lock) => lock,
         Err(code) => return code,
     };
-    match plan::reserve(&host, &plan::Reserve { group, ..request }, &mut |_| false) {
+    // Others may be in the way by now: nobody agreed to those.
+    match plan::reserve(&host, &request, &mut |others| Other::are_agreed(&agreed, others)) {
         Ok(plan) => changes::make(&host, plan, dry_run),
         Err(refusals) => changes::refuse(&refusals),
     }

@@ -34,5 +34,12 @@ pub struct Other {
     pub with: HostAddress,
 }
 
+impl Other {
+    /// Who agreed to `before` agreed to all of `now`.
+    pub fn are_agreed(before: &[Other], now: &[Other]) -> bool {
+        now.iter().all(|other| before.iter().any(|agreed| agreed.address == other.address))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -42,16 +42,18 @@ pub fn reserve(
     let mut functions = devices::find(host, &inventory, &request.names).map_err(|refusal| vec![refusal])?;
     if request.by_id {
         let aliases: Vec<String> = functions.iter().map(|function| function.identity.id_alias()).collect();
-        functions =
-            inventory.iter().filter(|function| aliases.contains(&function.identity.id_alias())).collect();
+        let is_meant = |function: &&Function| function.names().iter().any(|name| aliases.contains(name));
+        functions = inventory.iter().filter(is_meant).collect();
     }
+    let asked = functions.len();
     let others = others(host, &inventory, &functions);
     // What would be refused is refused before anybody is asked.
+    let by_path = others.iter().filter_map(|other| inventory.get(other.address)).map(|other| (other, false));
     let mut refusals: Vec<Refusal> = functions
         .iter()
-        .copied()
-        .chain(others.iter().filter_map(|other| inventory.get(other.address)))
-        .flat_map(|function| refusals(host, request, &uses, function))
+        .map(|function| (*function, request.by_id))
+        .chain(by_path)
+        .flat_map(|(function, by_id)| refusals(host, request.force, by_id, &uses, function))
         .collect();
     if refusals.is_empty() && !others.is_empty() {
         if request.group || agree(&others) {
@@ -63,7 +65,7 @@ pub fn reserve(
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    plan(host, request, &inventory, &uses, &functions).map_err(|refusal| vec![refusal])
+    plan(host, request, &inventory, &uses, &functions, asked).map_err(|refusal| vec![refusal])
 }
 
 fn others(host: &Host, inventory: &Inventory, functions: &[&Function]) -> Vec<Other> {
@@ -93,13 +95,13 @@ fn in_the_way(functions: &[&Function], others: &[Other]) -> Vec<Refusal> {
         .collect()
 }
 
-fn refusals(host: &Host, request: &Reserve, uses: &Uses, function: &Function) -> Vec<Refusal> {
+fn refusals(host: &Host, force: bool, by_id: bool, uses: &Uses, function: &Function) -> Vec<Refusal> {
     let address = function.address();
     if function.is_bridge() {
         return vec![Refusal::Bridge { address }];
     }
     let mut refusals = Vec::new();
-    if !request.force {
+    if !force {
         if function.is_platform() {
             refusals.push(Refusal::Platform { address, class: function.identity.class });
         }
@@ -109,7 +111,7 @@ fn refusals(host: &Host, request: &Reserve, uses: &Uses, function: &Function) ->
     if function.sysfs.group.is_none() && !is_without_iommu(host) {
         refusals.push(Refusal::NoGroup { address });
     }
-    if function.path.is_none() && !request.by_id {
+    if function.path.is_none() && !by_id {
         refusals.push(Refusal::NoPhysicalPath { address });
     }
     refusals
@@ -127,13 +129,15 @@ fn plan(
     inventory: &Inventory,
     uses: &Uses,
     functions: &[&Function],
+    asked: usize,
 ) -> Result<Plan, Refusal> {
     let mut plan =
         Plan { functions: functions.iter().map(|function| function.address()).collect(), ..Plan::default() };
     let mut edits: Vec<Edit> = Vec::new();
-    for function in functions {
+    for (number, function) in functions.iter().enumerate() {
         let alias = match &function.path {
-            Some(path) if !request.by_id => path.clone(),
+            // The ids of what a group has beside are those of functions that nobody asked for.
+            Some(path) if !request.by_id || number >= asked => path.clone(),
             _ => function.identity.id_alias(),
         };
         let edit = Edit::AddAlias(alias.into_bytes());
