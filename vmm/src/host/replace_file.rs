@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 /// Permissions of a file that was not there.
 const MODE: u32 = 0o644;
-/// How long another process may hold a directory. Nobody keeps it while waiting for a person or a device.
+/// Of a program.
+const PROGRAM: u32 = 0o755;
+/// How long another process may hold a directory or a file. Nobody keeps it while waiting for a person; who changes drivers
+/// keeps it until they have let go of their devices, which rarely takes as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A file that could not be changed. It is as it was.
+/// A file that could not be changed. It is as it was, unless only its directory could not be written to the drive.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The host refuses.
@@ -30,7 +33,7 @@ pub enum WriteError {
     /// Another process is changing files there, and does not end.
     #[error("{}: another slotpass has been changing files there for {} seconds; look for it with: pgrep -a slotpass", path.display(), PATIENCE.as_secs())]
     Locked {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
     },
 }
@@ -48,6 +51,16 @@ impl DirectoryLock {
     /// Waits for it, for some seconds.
     pub fn take(directory: &Path) -> Result<DirectoryLock, WriteError> {
         let file = File::open(directory).map_err(error("open", directory))?;
+        DirectoryLock::of(file, directory)
+    }
+
+    /// The same for a file that is there for this alone. Nobody else can open it, and keep it locked.
+    pub fn take_file(path: &Path) -> Result<DirectoryLock, WriteError> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        DirectoryLock::of(file.map_err(error("open", path))?, path)
+    }
+
+    fn of(file: File, directory: &Path) -> Result<DirectoryLock, WriteError> {
         let begin = Instant::now();
         loop {
             match file.try_lock() {
@@ -67,13 +80,22 @@ impl DirectoryLock {
 ///
 /// With [`DirectoryLock`] of the directory held.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    replace_as(path, contents, None)
+}
+
+/// The same for a program, which anybody may run from the moment that it is there.
+pub fn replace_program(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
+    replace_as(path, contents, Some(PROGRAM))
+}
+
+fn replace_as(path: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), WriteError> {
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
         Err(source) if source.kind() == io::ErrorKind::NotFound => path.to_owned(),
         Err(source) => return Err(error("find", path)(source)),
     };
     let new = beside(&target);
-    let written = write_new(&new, &target, contents).and_then(|()| {
+    let written = write_new(&new, &target, contents, mode).and_then(|()| {
         fs::rename(&new, &target).map_err(error("replace", &target))?;
         sync_directory(&target)
     });
@@ -102,7 +124,7 @@ fn beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-fn write_new(new: &Path, target: &Path, contents: &[u8]) -> Result<(), WriteError> {
+fn write_new(new: &Path, target: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), WriteError> {
     // Not what somebody else may have put there under this name.
     match fs::remove_file(new) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -113,16 +135,24 @@ fn write_new(new: &Path, target: &Path, contents: &[u8]) -> Result<(), WriteErro
     let failed = error("write", new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(&failed)?;
     file.write_all(contents).map_err(&failed)?;
-    let mode = match fs::metadata(target) {
+    let old_mode = match fs::metadata(target) {
         Ok(old) => {
+            let own = file.metadata().map_err(&failed)?;
             // Only root can give files away; who is not keeps what is his.
-            if old.uid() != file.metadata().map_err(&failed)?.uid() {
+            if old.uid() != own.uid() {
                 fchown(&file, Some(old.uid()), Some(old.gid())).map_err(&failed)?;
+            } else if old.gid() != own.gid() {
+                match fchown(&file, None, Some(old.gid())) {
+                    // A group that its owner is not in (any longer).
+                    Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {}
+                    set => set.map_err(&failed)?,
+                }
             }
             old.mode() & 0o7777
         }
         Err(_) => MODE,
     };
+    let mode = mode.unwrap_or(old_mode);
     match file.set_permissions(Permissions::from_mode(mode)) {
         // On a file system without permissions (FAT, as boot keys have it) a new file has what it is mounted with.
         Err(source) if source.kind() == io::ErrorKind::PermissionDenied && !target.exists() => {}
@@ -137,7 +167,12 @@ fn sync_directory(path: &Path) -> Result<(), WriteError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory).and_then(|file| file.sync_all()).map_err(error("write", directory))
+    let synced = File::open(directory).and_then(|file| file.sync_all());
+    match synced.map_err(|source| (source.raw_os_error(), source)) {
+        // Not every file system can do that to a directory; the name is changed all the same.
+        Err((Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS), _)) => Ok(()),
+        synced => synced.map_err(|(_, source)| error("write", directory)(source)),
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +212,50 @@ mod tests {
         symlink(&other, directory.path().join(".a.slotpass-new")).unwrap();
         replace(&file, b"a").unwrap();
         assert_eq!((fs::read(&file).unwrap(), fs::read(&other).unwrap()), (b"a".to_vec(), b"other".to_vec()));
+    }
+
+    #[test]
+    fn a_program_is_one_from_the_beginning() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("hook");
+        for mode in [None, Some(0o644)] {
+            if let Some(mode) = mode {
+                fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            }
+            replace_program(&file, b"#!/bin/sh\n").unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, PROGRAM, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_its_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a");
+        replace(&file, b"a").unwrap();
+        // Who may not do this has no file of another group.
+        if std::os::unix::fs::chown(&file, None, Some(12_345)).is_ok() {
+            replace(&file, b"b").unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().gid(), 12_345);
+        }
+    }
+
+    #[test]
+    fn directories_that_cannot_be_synchronized_are_no_error() {
+        // /proc is such a file system.
+        assert!(File::open("/proc/self").unwrap().sync_all().is_err());
+        sync_directory(Path::new("/proc/self/x")).unwrap();
+        assert!(sync_directory(Path::new("/no/such/directory/x")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_locked_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("reserving");
+        let lock = DirectoryLock::take_file(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert!(matches!(File::open(&file).unwrap().try_lock(), Err(TryLockError::WouldBlock)));
+        drop(lock);
+        File::open(&file).unwrap().try_lock().unwrap();
     }
 
     #[test]

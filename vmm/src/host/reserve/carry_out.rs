@@ -1,8 +1,7 @@
 //! Carrying changes out, and undoing them.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -87,10 +86,10 @@ pub struct Failed {
 
 /// The right to change drivers, among the processes of this program.
 pub fn lock() -> Result<DirectoryLock, WriteError> {
-    let path = Path::new(RUN).join("reserving");
-    let made = fs::create_dir_all(&path);
-    made.map_err(|source| WriteError::Io { operation: "make", path: path.clone(), source })?;
-    DirectoryLock::take(&path)
+    let directory = Path::new(RUN);
+    let made = fs::create_dir_all(directory);
+    made.map_err(|source| WriteError::Io { operation: "make", path: directory.to_owned(), source })?;
+    DirectoryLock::take_file(&directory.join("reserving"))
 }
 
 /// A file's bytes; nothing if it does not exist.
@@ -213,18 +212,8 @@ fn write_whole(file: &WholeFile, contents: Option<&[u8]>) -> Result<(), ChangeEr
     let _lock = DirectoryLock::take(directory)?;
     match contents {
         None => replace_file::remove(&file.path)?,
-        Some(contents) => {
-            replace_file::replace(&file.path, contents)?;
-            if file.executable {
-                let set = fs::set_permissions(&file.path, Permissions::from_mode(0o755));
-                let error = |source| WriteError::Io {
-                    operation: "make a program of",
-                    path: file.path.clone(),
-                    source,
-                };
-                set.map_err(error)?;
-            }
-        }
+        Some(contents) if file.executable => replace_file::replace_program(&file.path, contents)?,
+        Some(contents) => replace_file::replace(&file.path, contents)?,
     }
     Ok(())
 }

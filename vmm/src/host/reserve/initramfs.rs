@@ -5,6 +5,8 @@
 //! rest of it is made.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use passthru::host::vfio::sysfs;
 
@@ -14,7 +16,7 @@ use super::change::{Change, WholeFile};
 use super::inventory::{Function, Inventory};
 use super::refusal::Refusal;
 use super::uses::Uses;
-use crate::host::file_text;
+use crate::host::{file_text, line_edit};
 
 /// Below `/etc`.
 const MODPROBE: &str = "modprobe.d/slotpass.conf";
@@ -75,15 +77,23 @@ fn name(function: &Function) -> String {
     function.path.clone().unwrap_or_else(|| function.address().to_string())
 }
 
-/// `8086:37d2:15d9:37d2`, as vfio-pci's parameter `ids` takes them.
+/// `8086:37d2:15d9:37d2`, as vfio-pci's parameter `ids` takes them. Without those of a subsystem it would take them all.
 fn ids(function: &Function) -> String {
     let identity = &function.identity;
-    match identity.subsystem {
-        Some((vendor, device)) => {
-            format!("{:04x}:{:04x}:{vendor:04x}:{device:04x}", identity.vendor, identity.device)
-        }
-        None => format!("{:04x}:{:04x}", identity.vendor, identity.device),
-    }
+    let (vendor, device) = identity.subsystem.unwrap_or_else(|| (0, function.subsystem_device()));
+    format!("{:04x}:{:04x}:{vendor:04x}:{device:04x}", identity.vendor, identity.device)
+}
+
+/// Whether an entry is that of one of these functions, or has one of these names.
+fn is_of(entry: &Entry, functions: &[&Function], names: &[String]) -> bool {
+    let is_of =
+        |function: &Function| entry.name == name(function) || entry.name == function.address().to_string();
+    functions.iter().any(|function| is_of(function)) || names.contains(&entry.name)
+}
+
+/// Whether there is an entry with this name, of a function that may have been taken out.
+pub fn has(host: &Host, name: &str) -> Result<bool, Refusal> {
+    Ok(entries(host)?.iter().any(|entry| entry.name == name))
 }
 
 fn parse(text: &str) -> Vec<Entry> {
@@ -150,23 +160,27 @@ pub fn add(
     Ok((changes(host, &entries)?, [notes, vec![rebuild(host)]].concat()))
 }
 
-/// Removes functions.
-pub fn remove(host: &Host, functions: &[&Function]) -> Result<(Vec<Change>, Vec<String>), Refusal> {
+/// Removes functions, and what has these names and is not in this host.
+pub fn remove(
+    host: &Host,
+    functions: &[&Function],
+    absent: &[String],
+) -> Result<(Vec<Change>, Vec<String>), Refusal> {
     let mut entries = entries(host)?;
-    entries.retain(|entry| functions.iter().all(|function| name(function) != entry.name));
+    entries.retain(|entry| !is_of(entry, functions, absent));
     let changes = changes(host, &entries)?;
     let notes = if changes.is_empty() { Vec::new() } else { vec![rebuild(host)] };
     Ok((changes, notes))
 }
 
 /// What is said of functions that stay in the initramfs.
-pub fn staying(host: &Host, functions: &[&Function]) -> Result<Vec<String>, Refusal> {
+pub fn staying(host: &Host, functions: &[&Function], absent: &[String]) -> Result<Vec<String>, Refusal> {
     let entries = entries(host)?;
-    let stay = functions.iter().filter(|function| entries.iter().any(|entry| entry.name == name(function)));
-    let note = |function: &&Function| {
+    let stay = entries.iter().filter(|entry| is_of(entry, functions, absent));
+    let note = |Entry { name, .. }: &Entry| {
         format!(
-            "{}: the initramfs still takes it for guests at boot; --initramfs ends that",
-            function.address()
+            "{name}: the initramfs still takes it for guests at boot; what ends that: slotpass release --initramfs {}",
+            line_edit::quoted(name)
         )
     };
     Ok(stay.map(note).collect())
@@ -186,7 +200,9 @@ fn changes(host: &Host, entries: &[Entry]) -> Result<Vec<Change>, file_text::Rea
         let path = host.etc.join(below);
         let before = bytes_of(&path)?;
         let contents = contents.map(String::into_bytes);
-        if before != contents {
+        let is_program = || fs::metadata(&path).is_ok_and(|file| file.mode() & 0o111 == 0o111);
+        let lacks_mode = executable && contents.is_some() && !is_program();
+        if before != contents || lacks_mode {
             changes.push(Change::Whole(WholeFile { path, before, contents, executable }));
         }
         Ok(())
@@ -202,7 +218,11 @@ fn changes(host: &Host, entries: &[Entry]) -> Result<Vec<Change>, file_text::Rea
 }
 
 fn rebuild(host: &Host) -> String {
-    let command = if host.etc.join(TOOLS).is_dir() { "update-initramfs -u" } else { "dracut --force" };
+    // All of them: the kernel that is booted next may be another.
+    let command = match host.etc.join(TOOLS).is_dir() {
+        true => "update-initramfs -u -k all",
+        false => "dracut --regenerate-all --force",
+    };
     format!("the initramfs is as it was until it is made anew: {command}")
 }
 

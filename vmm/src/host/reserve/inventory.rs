@@ -80,6 +80,12 @@ impl Function {
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
+    /// Id of its subsystem, which may be there without a vendor of it.
+    pub fn subsystem_device(&self) -> u16 {
+        let text = fs::read_to_string(self.directory.join("subsystem_device")).unwrap_or_default();
+        u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).unwrap_or(0)
+    }
+
     /// How many virtual functions it has.
     pub fn virtual_functions(&self) -> u32 {
         let text = fs::read_to_string(self.directory.join("sriov_numvfs")).unwrap_or_default();

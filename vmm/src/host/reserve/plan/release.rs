@@ -35,14 +35,17 @@ pub fn release(host: &Host, request: &Release) -> Result<Plan, Vec<Refusal>> {
     let mut plan = Plan::default();
     let mut functions: Vec<&Function> = Vec::new();
     let mut absent: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let mut absent_names: Vec<String> = Vec::new();
     for name in &request.names {
         match devices::one(host, &inventory, name) {
             Ok(function) => add(&mut functions, function),
             // What is in a file and not in the host is taken out of the file.
             Err(refusal) => {
-                let alias = physical_path::without_devices(name).as_bytes();
+                let name = physical_path::without_devices(name);
+                let alias = name.as_bytes();
                 let found = places_of_alias(&files, alias);
-                if found.is_empty() {
+                let in_initramfs = initramfs::has(host, name).map_err(one)?;
+                if found.is_empty() && !(request.initramfs && in_initramfs) {
                     return Err(vec![refusal]);
                 }
                 let meant = inventory
@@ -54,6 +57,7 @@ pub fn release(host: &Host, request: &Release) -> Result<Plan, Vec<Refusal>> {
                 }
                 meant.into_iter().for_each(|function| add(&mut functions, function));
                 absent.extend(found);
+                absent_names.push(name.to_owned());
             }
         }
     }
@@ -77,9 +81,11 @@ pub fn release(host: &Host, request: &Release) -> Result<Plan, Vec<Refusal>> {
     plan.notes.extend(beside(&inventory, &functions, asked));
     plan.functions = functions.iter().map(|function| function.address()).collect();
     if request.initramfs {
-        let (changes, notes) = initramfs::remove(host, &functions).map_err(one)?;
+        let (changes, notes) = initramfs::remove(host, &functions, &absent_names).map_err(one)?;
         plan.changes.extend(changes);
         plan.notes.extend(notes);
+    } else {
+        plan.notes.extend(initramfs::staying(host, &functions, &absent_names).map_err(one)?);
     }
     let switches =
         functions.iter().map(|function| Switch::of(function)).filter(|switch| !switch.is_released());

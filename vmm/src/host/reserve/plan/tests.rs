@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::host::reserve::Host;
-use crate::host::reserve::carry_out::bytes_of;
+use crate::host::reserve::carry_out::{self, bytes_of};
 use crate::host::reserve::change;
 use crate::host::reserve::test_host::TestHost;
 
@@ -287,7 +287,7 @@ fn an_initramfs_gets_ids_and_modules() {
     for line in ["options vfio-pci ids=1b36:0010:1af4:1100", "manual_add_modules vfio-pci", "chmod 755 "] {
         assert!(text.contains(line), "no {line} in:\n{text}");
     }
-    assert!(plan.notes.iter().any(|note| note.ends_with("update-initramfs -u")), "{:?}", plan.notes);
+    assert!(plan.notes.iter().any(|note| note.ends_with("update-initramfs -u -k all")), "{:?}", plan.notes);
     // One like it that the host needs.
     let other = test.function("0000:00:05.0", "1b36:0010", NVME, Some(2), Some("nvme"));
     test.block(&format!("{other}/nvme/nvme0/nvme0n1"), "259:0");
@@ -357,4 +357,86 @@ fn what_cannot_be_told_without_root_is_refused() {
     let refused = refusals(reserve(&test.host, &request, &mut never));
     assert!(refused.len() == 1 && refused[0].contains("run with sudo; --force"), "{refused:?}");
     reserved(&test.host, &Reserve { force: true, ..request });
+}
+
+const CONF: &str = "etc/modprobe.d/slotpass.conf";
+
+#[test]
+fn release_says_what_the_initramfs_keeps() {
+    let test = TestHost::new();
+    test.function("0000:00:04.0", "1b36:0010", NVME, Some(1), Some("nvme"));
+    test.directory("etc/initramfs-tools/hooks");
+    test.write(
+        CONF,
+        "# function /pci@0,0/pci1af4,1100@4 1b36:0010:1af4:1100 nvme\n# function /pci@0,0/display@9 10de:1eb8 nouveau\n",
+    );
+    test.write("etc/ppt_aliases", "ppt \"/pci@0,0/pci1af4,1100@4\" \"/pci@0,0/display@9\"\n");
+    let plan = release(&test.host, &release_of(&["0000:00:04.0"])).unwrap();
+    let expected = "/pci@0,0/pci1af4,1100@4: the initramfs still takes it for guests at boot; what ends that: slotpass \
+                    release --initramfs /pci@0,0/pci1af4,1100@4";
+    assert_eq!(plan.notes, [expected]);
+    let plan = release(&test.host, &release_of(&["/devices/pci@0,0/display@9"])).unwrap();
+    assert!(
+        plan.notes.iter().any(|note| note.starts_with("/pci@0,0/display@9: the initramfs")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn a_card_that_was_taken_out_is_removed_from_the_initramfs() {
+    let test = TestHost::new();
+    test.directory("etc/initramfs-tools/hooks");
+    let (gone, stays) =
+        ("# function /pci@0,0/display@9 10de:1eb8 nouveau\n", "# function 0000:07:00.0 8086:10d3 e1000e\n");
+    test.write(CONF, &[gone, stays].concat());
+    let request = Release { initramfs: true, ..release_of(&["/pci@0,0/display@9"]) };
+    for aliases in ["ppt \"/pci@0,0/display@9\"\n", ""] {
+        test.write("etc/ppt_aliases", aliases);
+        let text = script(&release(&test.host, &request).unwrap()).join("\n");
+        assert!(text.contains("0000:07:00.0") && !text.contains("10de:1eb8"), "{text}");
+    }
+    let refused = refusals(release(&test.host, &release_of(&["/pci@0,0/display@9"])));
+    assert!(refused[0].contains("/pci@0,0/display@9: there is no"), "{refused:?}");
+    let text = script(&release(&test.host, &Release { names: names(&["0000:07:00.0"]), ..request }).unwrap());
+    assert!(text.join("\n").contains("10de:1eb8"), "{text:?}");
+}
+
+#[test]
+fn ids_without_a_subsystem_are_only_of_those_without_one() {
+    let test = TestHost::new();
+    let bare = test.function("0000:00:04.0", "1b36:0010", NVME, Some(1), Some("nvme"));
+    test.write(&format!("{bare}/subsystem_vendor"), "0x0000\n")
+        .write(&format!("{bare}/subsystem_device"), "0x0007\n");
+    let other = test.function("0000:00:05.0", "1b36:0010", NVME, Some(2), Some("nvme"));
+    test.block(&format!("{other}/nvme/nvme0/nvme0n1"), "259:0");
+    test.write("proc/self/mountinfo", "22 1 259:0 / / rw - ext4 /dev/nvme0n1 rw\n");
+    test.directory("etc/dracut.conf.d");
+    let request = Reserve { initramfs: true, only_boot: true, ..reserve_of(&["0000:00:04.0"]) };
+    let plan = reserved(&test.host, &request);
+    let text = script(&plan).join("\n");
+    assert!(text.contains("options vfio-pci ids=1b36:0010:0000:0007\n"), "{text}");
+    assert!(
+        plan.notes.iter().any(|note| note.ends_with("dracut --regenerate-all --force")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn a_hook_that_is_no_program_is_made_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let test = TestHost::new();
+    test.function("0000:00:04.0", "1b36:0010", NVME, Some(1), Some("nvme"));
+    test.directory("etc/initramfs-tools/hooks").directory("etc/modprobe.d");
+    let request = Reserve { initramfs: true, only_boot: true, ..reserve_of(&["0000:00:04.0"]) };
+    let make = || {
+        let plan = reserved(&test.host, &request);
+        carry_out::all_or_nothing(&test.host, &plan.changes, &mut |_| {}).unwrap();
+    };
+    let hook = test.at("etc/initramfs-tools/hooks/slotpass");
+    make();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o600)).unwrap();
+    make();
+    assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o777, 0o755);
 }
