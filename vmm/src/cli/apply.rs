@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{changes, exit, slots};
+use crate::host::reserve::change::Change;
 use crate::host::reserve::{Host, carry_out, plan};
 
 /// Binds what is reserved to vfio-pci, as at boot
@@ -37,12 +38,11 @@ pub fn apply(arguments: &Arguments) -> ExitCode {
         return changes::show(&applied.changes);
     }
     let mut code = ExitCode::SUCCESS;
-    for change in &applied.changes {
-        let report = &mut |line: String| drop(slots::print(&(line + "\n")));
-        if let Err(failed) = carry_out::single(&host, change, report) {
-            changes::say_failed(&failed);
-            code = exit::FAILED;
-        }
-    }
+    let report = &mut |line: String| drop(slots::print(&(line + "\n")));
+    let make = |change: &Change| carry_out::single(&host, change, report);
+    carry_out::each(&applied.changes, make, |failed| {
+        changes::say_failed(&failed);
+        code = exit::FAILED;
+    });
     code
 }

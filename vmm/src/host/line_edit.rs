@@ -79,7 +79,7 @@ pub fn commands(path: &Path, bytes: &[u8], edits: &[LineEdit]) -> Vec<String> {
     let path = quoted(&path.to_string_lossy()).into_owned();
     let count = file_text::lines(bytes).count();
     if !bytes.is_empty() && apply(bytes, edits).is_empty() {
-        return vec![format!("rm {path}")];
+        return vec![format!("rm -- {path}")];
     }
     let appended: Vec<Cow<'_, str>> = edits
         .iter()
@@ -103,7 +103,7 @@ pub fn commands(path: &Path, bytes: &[u8], edits: &[LineEdit]) -> Vec<String> {
         .map(|script| format!("-e {}", quoted(&script)))
         .collect();
     if !scripts.is_empty() {
-        commands.push(format!("sed -i {} {path}", scripts.join(" ")));
+        commands.push(format!("sed -i {} -- {path}", scripts.join(" ")));
     }
     commands
 }

@@ -18,6 +18,9 @@ use crate::host::replace_file::{self, DirectoryLock, WriteError};
 /// Where modprobe is if `PATH` does not say so: a user who became root may not have these in it.
 const SUPERUSER: &str = "/usr/sbin:/sbin";
 
+/// More ids of one device a driver is not told.
+const MOST_IDS: usize = 64;
+
 /// A change that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -60,6 +63,26 @@ pub enum ChangeError {
         address: HostAddress,
         /// The driver.
         now: String,
+    },
+    /// A function is with none of the two drivers now.
+    #[error(
+        "{source}; if its alias is in a file, that stays there: slotpass apply takes it to {}, slotpass release {address} \
+         gives it back",
+        sysfs::DRIVER
+    )]
+    Between {
+        /// The function.
+        address: HostAddress,
+        /// What failed.
+        source: Box<ChangeError>,
+    },
+    /// A file is as the command made it.
+    #[error("{source}; {} is changed still: repeat the command, or slotpass release", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: Box<ChangeError>,
     },
 }
 
@@ -108,11 +131,43 @@ pub fn all_or_nothing(host: &Host, changes: &[Change], report: &mut dyn FnMut(St
         let result = one(host, change, &mut part, report);
         done.extend(part);
         if let Err(error) = result {
-            let undone = done.into_iter().rev().map(|done| done.undo(host));
-            return Err(Failed { error, left: undone.filter_map(Result::err).collect() });
+            return Err(Failed { error, left: undo(host, done) });
         }
     }
     Ok(())
+}
+
+/// What could not be undone. A function that is between two drivers keeps its alias, from which that is finished.
+fn undo(host: &Host, done: Vec<Done<'_>>) -> Vec<ChangeError> {
+    let mut left = Vec::new();
+    let mut is_between = false;
+    for done in done.into_iter().rev() {
+        if is_between && done.is_of_aliases() {
+            continue;
+        }
+        let is_switch = matches!(done, Done::Switched(_));
+        if let Err(error) = done.undo(host) {
+            is_between |= is_switch;
+            left.push(error);
+        }
+    }
+    left
+}
+
+/// Carries out changes that do not need each other, but for vfio-pci itself: without that, nothing is taken from its driver.
+pub fn each(
+    changes: &[Change],
+    mut make: impl FnMut(&Change) -> Result<(), Failed>,
+    mut failed: impl FnMut(Failed),
+) {
+    for change in changes {
+        if let Err(error) = make(change) {
+            failed(error);
+            if matches!(change, Change::LoadDriver) {
+                return;
+            }
+        }
+    }
 }
 
 /// Carries one out; if that fails, it is undone as far as it goes.
@@ -122,7 +177,7 @@ pub fn single(host: &Host, change: &Change, report: &mut dyn FnMut(String)) -> R
 
 /// What was done, or begun, and how it was before.
 enum Done<'a> {
-    Edited { path: &'a Path, edits: Vec<Edit> },
+    Edited { path: &'a Path, edited: Vec<Edited> },
     Whole(&'a WholeFile),
     Switched(&'a Switch),
 }
@@ -141,8 +196,7 @@ fn one<'a>(
                     report(format!("{}: {line}", lines.path.display()));
                 }
             }
-            let edits = edited.into_iter().map(|edited| edited.edit.inverse()).collect();
-            done.push(Done::Edited { path: &lines.path, edits });
+            done.push(Done::Edited { path: &lines.path, edited });
             Ok(())
         }
         Change::Whole(file) => {
@@ -172,13 +226,25 @@ fn one<'a>(
 impl Done<'_> {
     fn undo(self, host: &Host) -> Result<(), ChangeError> {
         match self {
-            Done::Edited { path, edits } => {
-                let edits = edits.into_iter().rev().collect();
-                edit(&LinesChange { path: path.to_owned(), edits }).map(drop)
+            Done::Edited { path, edited } => {
+                let undone = undo_edits(path, edited);
+                undone.map_err(|source| ChangeError::Changed { path: path.to_owned(), source: source.into() })
             }
-            Done::Whole(file) => write_whole(file, file.before.as_deref()),
-            Done::Switched(switch) => restore(host, switch),
+            Done::Whole(file) => {
+                let undone = write_whole(file, file.before.as_deref());
+                undone
+                    .map_err(|source| ChangeError::Changed { path: file.path.clone(), source: source.into() })
+            }
+            Done::Switched(switch) => {
+                let (address, restored) = (switch.address, restore(host, switch));
+                restored.map_err(|source| ChangeError::Between { address, source: source.into() })
+            }
         }
+    }
+
+    fn is_of_aliases(&self) -> bool {
+        let Done::Edited { edited, .. } = self else { return false };
+        edited.iter().any(|edited| matches!(edited.edit, Edit::AddAlias(_) | Edit::RemoveAlias(_)))
     }
 }
 
@@ -197,14 +263,31 @@ fn edit(change: &LinesChange) -> Result<Vec<Edited>, ChangeError> {
     let bytes = bytes_of(&change.path)?.unwrap_or_default();
     let edited = change.carried_out_on(&bytes)?;
     if let Some(last) = edited.last() {
-        // What a link leads to has been there before this program.
-        if last.after.is_empty() && !change.path.is_symlink() {
-            replace_file::remove(&change.path)?;
-        } else {
-            replace_file::replace(&change.path, &last.after)?;
-        }
+        put(&change.path, &last.after)?;
     }
     Ok(edited)
+}
+
+/// With the lock of its directory held.
+fn put(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    // What a link leads to has been there before this program.
+    match bytes.is_empty() && !path.is_symlink() {
+        true => replace_file::remove(path),
+        false => replace_file::replace(path, bytes),
+    }
+}
+
+/// Gives a file the bytes that it had. If somebody has changed it since, that stays, and only the edits are taken back.
+fn undo_edits(path: &Path, edited: Vec<Edited>) -> Result<(), ChangeError> {
+    let (Some(first), Some(last)) = (edited.first(), edited.last()) else { return Ok(()) };
+    if let Some(directory) = path.parent().filter(|directory| directory.is_dir()) {
+        let _lock = DirectoryLock::take(directory)?;
+        if bytes_of(path)?.unwrap_or_default() == last.after {
+            return Ok(put(path, &first.before)?);
+        }
+    }
+    let edits = edited.into_iter().rev().map(|edited| edited.edit.inverse()).collect();
+    edit(&LinesChange { path: path.to_owned(), edits }).map(drop)
 }
 
 fn write_whole(file: &WholeFile, contents: Option<&[u8]>) -> Result<(), ChangeError> {
@@ -342,10 +425,17 @@ fn forget_ids(host: &Host, address: HostAddress) -> Result<bool, ChangeError> {
     let id = |file| fs::read_to_string(directory(host, address).join(file)).unwrap_or_default();
     let number = |file| id(file).trim().trim_start_matches("0x").to_owned();
     let path = host.sysfs.join("bus/pci/drivers").join(sysfs::DRIVER).join("remove_id");
-    match write(address, &path, &format!("{} {}", number("vendor"), number("device"))) {
-        Err(ChangeError::Sysfs { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(false),
-        written => written.map(|()| true),
+    let ids = format!("{} {}", number("vendor"), number("device"));
+    let mut knew = false;
+    // Each time it forgets one of those that are like these, with whatever subsystem.
+    for _ in 0..MOST_IDS {
+        match write(address, &path, &ids) {
+            Err(ChangeError::Sysfs { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => break,
+            written => written?,
+        }
+        knew = true;
     }
+    Ok(knew)
 }
 
 /// Gives a function back to whom it was with.
@@ -365,3 +455,6 @@ fn restore(host: &Host, switch: &Switch) -> Result<(), ChangeError> {
     let bind = host.sysfs.join("bus/pci/drivers").join(old).join("bind");
     write(address, &bind, &address.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,12 @@ pub enum EditError {
         /// Why.
         source: smartos::menu::MenuError,
     },
+    /// A name that no script can have.
+    #[error("{path:?}: a name with control characters, or of bytes that are no UTF-8, is not used")]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -262,6 +268,15 @@ pub fn script(
     bytes_of: impl Fn(&Path) -> Result<Option<Vec<u8>>, ReadError>,
 ) -> Result<Vec<String>, EditError> {
     let comment = |line: String| format!("# {line}");
+    let file = match change {
+        Change::Lines(lines) => Some(&lines.path),
+        Change::Whole(file) => Some(&file.path),
+        _ => None,
+    };
+    // A newline would end the comment, and what follows be a command.
+    if let Some(path) = file.filter(|path| path.to_str().is_none_or(|p| p.contains(char::is_control))) {
+        return Err(EditError::Name { path: path.clone() });
+    }
     Ok(match change {
         Change::Lines(lines) => {
             let bytes = bytes_of(&lines.path)?;
@@ -271,7 +286,7 @@ pub fn script(
                 script.push(comment(lines.path.display().to_string()));
             }
             if let Some(parent) = lines.path.parent().filter(|parent| !edits.is_empty() && !parent.is_dir()) {
-                script.push(format!("mkdir -p {}", line_edit::quoted(&parent.to_string_lossy())));
+                script.push(format!("mkdir -p -- {}", line_edit::quoted(&parent.to_string_lossy())));
             }
             for Edited { before, lines: changed, .. } in edits {
                 script.extend(line_edit::difference(&before, &changed).into_iter().map(comment));
@@ -290,12 +305,12 @@ fn whole(file: &WholeFile) -> Vec<String> {
     const END: &str = "END-OF-FILE";
     let path = file.path.to_string_lossy();
     let path = line_edit::quoted(&path);
-    let Some(contents) = &file.contents else { return vec![format!("rm -f {path}")] };
+    let Some(contents) = &file.contents else { return vec![format!("rm -f -- {path}")] };
     let mut script = vec![format!("cat >{path} <<'{END}'")];
     script.extend(String::from_utf8_lossy(contents).lines().map(str::to_owned));
     script.push(END.to_owned());
     if file.executable {
-        script.push(format!("chmod 755 {path}"));
+        script.push(format!("chmod 755 -- {path}"));
     }
     script
 }

@@ -15,7 +15,7 @@ use crate::host::reserve::uses::Uses;
 /// What is to be done.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Each of its own: one that fails keeps none of the others from being done.
+    /// Each of its own: one that fails keeps none of the others from being done, but for the loading of vfio-pci.
     pub changes: Vec<Change>,
     /// What cannot be done, and what is in the files without effect.
     pub warnings: Vec<String>,
@@ -49,6 +49,13 @@ pub fn apply(host: &Host) -> Result<Applied, Refusal> {
         let address = function.address();
         if function.is_bridge() {
             applied.warnings.push(format!("{address}: left alone, though it is reserved: it is a bridge"));
+            continue;
+        }
+        if function.is_platform() {
+            applied.warnings.push(format!(
+                "{address}: left to the host, though it is reserved: its class ({:06x}) is that of a part of the host",
+                function.identity.class
+            ));
             continue;
         }
         // Whoever reserved a display, which takes --force, wants the host to start without it.

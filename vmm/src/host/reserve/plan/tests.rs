@@ -78,7 +78,7 @@ fn the_alias_is_written_before_the_driver_changes_and_removed_after() {
             format!("# {file}"),
             "# -ppt \"pci9,9\" \"/pci@0,0/pci1af4,1100@4\"".into(),
             "# +ppt \"pci9,9\"".into(),
-            format!("sed -i -e '2c\\ppt \"pci9,9\"' {file}"),
+            format!("sed -i -e '2c\\ppt \"pci9,9\"' -- {file}"),
         ]
     );
     assert!(script(&reserved(&test.host, &reserve_of(&["0000:00:04.0"]))).is_empty(), "it is reserved");
@@ -284,7 +284,7 @@ fn an_initramfs_gets_ids_and_modules() {
     test.directory("etc/initramfs-tools/hooks").directory("etc/modprobe.d");
     let plan = reserved(&test.host, &request);
     let text = script(&plan).join("\n");
-    for line in ["options vfio-pci ids=1b36:0010:1af4:1100", "manual_add_modules vfio-pci", "chmod 755 "] {
+    for line in ["options vfio-pci ids=1b36:0010:1af4:1100", "manual_add_modules vfio-pci", "chmod 755 -- "] {
         assert!(text.contains(line), "no {line} in:\n{text}");
     }
     assert!(plan.notes.iter().any(|note| note.ends_with("update-initramfs -u -k all")), "{:?}", plan.notes);
@@ -439,4 +439,39 @@ fn a_hook_that_is_no_program_is_made_one() {
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o600)).unwrap();
     make();
     assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn apply_leaves_the_chipset_alone() {
+    let test = TestHost::new();
+    test.function("0000:00:1f.0", "8086:2918", 0x06_0100, Some(2), Some("lpc_ich"));
+    test.write("etc/ppt_aliases", "ppt \"pci8086,2918\"\n");
+    let applied = apply(&test.host).unwrap();
+    assert!(applied.changes.is_empty(), "{:?}", applied.changes);
+    assert!(
+        applied.warnings.len() == 1 && applied.warnings[0].contains("(060100) is that of a part of the host")
+    );
+}
+
+#[test]
+fn names_of_files_are_never_commands() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    for (name, is_refused) in [
+        (&b"/x/a\nreboot"[..], true),
+        (b"/x/\x1b[2J", true),
+        (b"/x/\xff", true),
+        ("/x/\u{e4} $(reboot)".as_bytes(), false),
+    ] {
+        let path = Path::new(std::ffi::OsStr::from_bytes(name)).to_owned();
+        let edits = vec![change::Edit::AddAlias(b"pci8,8".to_vec())];
+        let lines = Change::Lines(change::LinesChange { path: path.clone(), edits });
+        let whole =
+            Change::Whole(change::WholeFile { path, before: None, contents: None, executable: false });
+        for change in [lines, whole] {
+            let script = change::script(&change, |_| Ok(None));
+            assert_eq!(script.is_err(), is_refused, "{change:?}");
+            assert!(!script.unwrap_or_default().iter().any(|line| line.starts_with("reboot")));
+        }
+    }
 }
