@@ -3,6 +3,9 @@
 use super::{Finding, PptMatches, Reason};
 use crate::host::line_edit::LineEdit;
 
+/// Before a line that this program adds: what a user wrote stays when a device is released.
+const MARK: &str = "# slotpass:";
+
 impl PptMatches {
     /// What adds the entry; nothing if another line says the same. An entry that would match nothing is a finding.
     pub fn add(&self, entry: &str) -> Result<Vec<LineEdit>, Finding> {
@@ -21,14 +24,18 @@ impl PptMatches {
         if self.entries().any(|found| *found == wanted) {
             return Ok(Vec::new());
         }
-        Ok(vec![LineEdit::Insert(self.lines.len(), entry.into())])
+        let end = self.lines.len();
+        Ok(vec![LineEdit::Insert(end, MARK.into()), LineEdit::Insert(end, entry.into())])
     }
 
-    /// What removes the lines that are just this entry.
+    /// What removes the lines that are just this entry and were added by [`PptMatches::add`].
     pub fn remove(&self, entry: &str) -> Vec<LineEdit> {
-        let lines = self.lines.iter().enumerate();
-        let is_it = |text: &[u8]| text.strip_suffix(b"\r").unwrap_or(text) == entry.as_bytes();
-        lines.filter(|(_, line)| is_it(&line.text)).map(|(number, _)| LineEdit::Remove(number)).collect()
+        let is = |text: &[u8], wanted: &str| text.strip_suffix(b"\r").unwrap_or(text) == wanted.as_bytes();
+        let pairs = self.lines.iter().zip(self.lines.iter().skip(1)).enumerate();
+        pairs
+            .filter(|(_, (mark, line))| is(&mark.text, MARK) && is(&line.text, entry))
+            .flat_map(|(number, _)| [LineEdit::Remove(number), LineEdit::Remove(number + 1)])
+            .collect()
     }
 }
 
@@ -42,13 +49,27 @@ mod tests {
     #[test]
     fn what_another_line_says_is_not_added() {
         for (before, entry, after) in [
-            ("", "pciex8086,37d2", "pciex8086,37d2\n"),
+            ("", "pciex8086,37d2", "# slotpass:\npciex8086,37d2\n"),
             ("# x\npci8086,37d2", "pciex8086,37d2", "# x\npci8086,37d2"),
-            ("pci8086\n", "pciex8086,37d2", "pci8086\npciex8086,37d2\n"),
+            ("pci8086\n", "pciex8086,37d2", "pci8086\n# slotpass:\npciex8086,37d2\n"),
             ("/pci@0,0/display@2\n", "/pci@0,0/display@2", "/pci@0,0/display@2\n"),
         ] {
             let edits = PptMatches::parse(before.as_bytes()).add(entry).unwrap();
             assert_eq!(line_edit::apply(before.as_bytes(), &edits), after.as_bytes());
+        }
+    }
+
+    #[test]
+    fn lines_of_the_user_stay() {
+        for (before, after) in [
+            ("pci8086,1\n", "pci8086,1\n"),
+            ("# slotpass:\npci8086,1\n", ""),
+            ("# slotpass:\npci8086,2\npci8086,1\n", "# slotpass:\npci8086,2\npci8086,1\n"),
+            ("# mine\r\n# slotpass:\r\npci8086,1\r\npci8086,1\r\n", "# mine\r\npci8086,1\r\n"),
+        ] {
+            let edits = PptMatches::parse(before.as_bytes()).remove("pci8086,1");
+            let found = line_edit::apply(before.as_bytes(), &edits);
+            assert_eq!(String::from_utf8_lossy(&found), after, "{before:?}");
         }
     }
 

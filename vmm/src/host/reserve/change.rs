@@ -124,13 +124,13 @@ pub enum Edit {
     /// From such a file.
     RemoveMatch(String),
     /// The modules of the two files to GRUB's menu.
-    AddModules,
+    AddModules(smartos::Paths),
     /// From it, as far as this program added them.
-    RemoveModules,
+    RemoveModules(smartos::Paths),
     /// The modules of the two files to the loader's variables.
-    AddVariables,
+    AddVariables(smartos::variables::Missing),
     /// From them, as far as this program added them.
-    RemoveVariables,
+    RemoveVariables(smartos::variables::Missing),
 }
 
 /// A file that cannot be edited.
@@ -186,12 +186,12 @@ impl Edit {
                 .add(entry)
                 .map_err(|finding| EditError::Match { path: path(), finding })?,
             Edit::RemoveMatch(entry) => PptMatches::parse(bytes).remove(entry),
-            Edit::AddModules => {
-                smartos::menu::add(bytes).map_err(|source| EditError::Menu { path: path(), source })?
+            Edit::AddModules(paths) => {
+                smartos::menu::add(bytes, paths).map_err(|source| EditError::Menu { path: path(), source })?
             }
-            Edit::RemoveModules => smartos::menu::remove(bytes),
-            Edit::AddVariables => smartos::variables::add(bytes),
-            Edit::RemoveVariables => smartos::variables::remove(bytes),
+            Edit::RemoveModules(paths) => smartos::menu::remove(bytes, paths),
+            Edit::AddVariables(files) => smartos::variables::add(bytes, files),
+            Edit::RemoveVariables(_) => smartos::variables::remove(bytes),
         })
     }
 
@@ -202,10 +202,10 @@ impl Edit {
             Edit::RemoveAlias(alias) => Edit::AddAlias(alias),
             Edit::AddMatch(entry) => Edit::RemoveMatch(entry),
             Edit::RemoveMatch(entry) => Edit::AddMatch(entry),
-            Edit::AddModules => Edit::RemoveModules,
-            Edit::RemoveModules => Edit::AddModules,
-            Edit::AddVariables => Edit::RemoveVariables,
-            Edit::RemoveVariables => Edit::AddVariables,
+            Edit::AddModules(paths) => Edit::RemoveModules(paths),
+            Edit::RemoveModules(paths) => Edit::AddModules(paths),
+            Edit::AddVariables(files) => Edit::RemoveVariables(files),
+            Edit::RemoveVariables(files) => Edit::AddVariables(files),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! GRUB's menu: each of its entries has a kernel and the modules that are loaded with it. Once one of an entry's modules has a
 //! type, all of them need one.
 
-use super::FILES;
 use super::variables::canonical;
+use super::{FILES, Paths};
 use crate::host::file_text::{self, quoted};
 use crate::host::line_edit::LineEdit;
 
@@ -25,6 +25,12 @@ pub enum MenuError {
         line: usize,
         /// The line.
         text: Vec<u8>,
+    },
+    /// It and the next line are one for GRUB.
+    #[error("line {line}: it ends in a backslash and goes on in the next line; make one line of them")]
+    Continued {
+        /// Number of the line, from 1.
+        line: usize,
     },
     /// Nothing starts illumos.
     #[error("no entry of it has a kernel with modules")]
@@ -81,21 +87,36 @@ fn entries(bytes: &[u8]) -> Vec<Entry<'_>> {
     entries
 }
 
-/// What makes every entry load those of the two files that it does not.
-pub fn add(bytes: &[u8]) -> Result<Vec<LineEdit>, MenuError> {
+impl Module<'_> {
+    fn loads(&self, name: &str) -> bool {
+        self.option("type") == Some("file") && self.option("name").map(canonical).as_deref() == Some(name)
+    }
+}
+
+/// From where a file with this name is loaded: the numbers of the lines, from 1, and the paths.
+pub fn loaded(bytes: &[u8], name: &str) -> Vec<(usize, String)> {
+    let entries = entries(bytes);
+    let modules = entries.iter().flat_map(|entry| &entry.modules).filter(|module| module.loads(name));
+    modules.map(|module| (module.line + 1, module.words.get(1).cloned().unwrap_or_default())).collect()
+}
+
+/// What makes every entry load those of the two files that it does not, from these paths.
+pub fn add(bytes: &[u8], paths: &Paths) -> Result<Vec<LineEdit>, MenuError> {
+    let continued = (1..).zip(file_text::lines(bytes)).find(|(_, line)| split_end(line).0.ends_with(b"\\"));
+    if let Some((line, _)) = continued {
+        return Err(MenuError::Continued { line });
+    }
     let entries = entries(bytes);
     if entries.is_empty() {
         return Err(MenuError::NoEntry);
     }
     let mut edits = Vec::new();
     for entry in &entries {
-        let name = |module: &Module<'_>| module.option("name").map(canonical);
-        let missing = FILES.iter().filter(|(_, wanted)| {
-            !entry
-                .modules
-                .iter()
-                .any(|m| m.option("type") == Some("file") && name(m).as_deref() == Some(*wanted))
-        });
+        let missing = FILES
+            .iter()
+            .zip(paths)
+            .map(|((_, name), path)| (path, name))
+            .filter(|(_, name)| !entry.modules.iter().any(|module| module.loads(name)));
         let missing: Vec<_> = missing.collect();
         let Some(last) = entry.modules.last().filter(|_| !missing.is_empty()) else { continue };
         let mut typed = String::new();
@@ -133,7 +154,7 @@ fn split_end(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// What removes the lines that were added, and the types.
-pub fn remove(bytes: &[u8]) -> Vec<LineEdit> {
+pub fn remove(bytes: &[u8], paths: &Paths) -> Vec<LineEdit> {
     let mut edits = Vec::new();
     for entry in entries(bytes) {
         for (mark, typed) in &entry.marks {
@@ -141,7 +162,7 @@ pub fn remove(bytes: &[u8]) -> Vec<LineEdit> {
             // What follows the mark without a line of another kind in between.
             let below = entry.modules.iter().filter(|module| module.line > *mark);
             let ours = |module: &Module<'_>| {
-                FILES.iter().any(|(path, _)| module.words.get(1).is_some_and(|word| word == path))
+                paths.iter().any(|path| module.words.get(1).is_some_and(|word| word == path))
             };
             let added =
                 (mark + 1..).zip(below).take_while(|(line, module)| module.line == *line && ours(module));
@@ -165,6 +186,14 @@ mod tests {
 
     use super::*;
     use crate::host::line_edit;
+
+    fn add(bytes: &[u8]) -> Result<Vec<LineEdit>, MenuError> {
+        super::add(bytes, &FILES.map(|(path, _)| path.to_owned()))
+    }
+
+    fn remove(bytes: &[u8]) -> Vec<LineEdit> {
+        super::remove(bytes, &FILES.map(|(path, _)| path.to_owned()))
+    }
 
     const PLAIN: &str = "default=0
 timeout=10
@@ -233,6 +262,16 @@ title Live 64-bit +kmdb
         let text = String::from_utf8_lossy(&after).into_owned();
         assert!(text.contains("\nmodule /archive type=rootfs name=ramdisk\r\n"), "{text:?}");
         assert_eq!(line_edit::apply(&after, &remove(&after)), menu.as_bytes());
+    }
+
+    #[test]
+    fn lines_that_go_on_are_refused() {
+        for menu in [
+            "title x\nkernel /unix -B \\\nx=y\nmodule /archive\n",
+            "title x\r\nkernel /unix \\\r\nmodule /archive\r\n",
+        ] {
+            assert_eq!(add(menu.as_bytes()), Err(MenuError::Continued { line: 2 }), "{menu:?}");
+        }
     }
 
     #[test]

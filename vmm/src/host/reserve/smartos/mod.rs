@@ -14,7 +14,7 @@ use super::change::{Change, Edit, LinesChange};
 use super::meaning::AliasFile;
 use super::plan::Plan;
 use super::refusal::Refusal;
-use crate::host::file_text::{ReadError, quoted};
+use crate::host::file_text::{ReadError, lines, quoted};
 use crate::host::physical_path::{self, PathError};
 use crate::host::ppt_aliases::{self, PptAliases};
 use crate::host::ppt_matches::PptMatches;
@@ -45,6 +45,38 @@ pub enum KeyError {
     /// A physical path that is none.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// One of the two files is loaded from where none is.
+    #[error(
+        "{}: line {line}: it loads {name} from {}, which is not on the key; put the file there, or remove the line",
+        file.display(), quoted(path.as_bytes())
+    )]
+    NotOnKey {
+        /// The boot loader's file.
+        file: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What the kernel calls it.
+        name: &'static str,
+        /// Where it would be.
+        path: String,
+    },
+    /// One of the two files is loaded from several places.
+    #[error(
+        "{}: line {line}: it loads {name} from {}, and another line from {}; have them load the same file",
+        file.display(), quoted(path.as_bytes()), quoted(other.as_bytes())
+    )]
+    Several {
+        /// The boot loader's file.
+        file: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What the kernel calls it.
+        name: &'static str,
+        /// Where it is for this line.
+        path: String,
+        /// Where it is for another.
+        other: String,
+    },
     /// It is not there.
     #[error("{name}: {} has no line for it", file.display())]
     NotReserved {
@@ -61,7 +93,42 @@ pub enum KeyError {
     Refusal(#[from] Refusal),
 }
 
+/// Where the two files are on a key, in the order of [`FILES`].
+pub type Paths = [String; 2];
+
+/// A line by which a boot loader loads one of the two files.
+struct Loaded {
+    file: PathBuf,
+    line: usize,
+    path: String,
+}
+
+fn on_key(directory: &Path, path: &str) -> PathBuf {
+    directory.join(path.trim_start_matches('/'))
+}
+
+/// Where a file is that may be loaded already: what is edited has to be what is loaded.
+fn place(
+    directory: &Path,
+    (usual, name): (&str, &'static str),
+    loaded: Vec<Loaded>,
+) -> Result<String, KeyError> {
+    let same = |one: &str, other: &str| on_key(directory, one) == on_key(directory, other);
+    let mut loaded = loaded.into_iter();
+    let Some(first) = loaded.next() else { return Ok(usual.to_owned()) };
+    if let Some(Loaded { file, line, path }) = loaded.find(|other| !same(&other.path, &first.path)) {
+        return Err(KeyError::Several { file, line, name, path, other: first.path });
+    }
+    let Loaded { file, line, path } = first;
+    if same(&path, usual) {
+        return Ok(usual.to_owned());
+    }
+    let is_there = on_key(directory, &path).is_file() && !path.split('/').any(|part| part == "..");
+    if is_there { Ok(path) } else { Err(KeyError::NotOnKey { file, line, name, path }) }
+}
+
 struct Key {
+    paths: Paths,
     aliases: PathBuf,
     matches: PathBuf,
     menu: Option<PathBuf>,
@@ -71,7 +138,6 @@ struct Key {
 
 impl Key {
     fn find(directory: &Path) -> Result<Key, KeyError> {
-        let [aliases, matches] = FILES.map(|(path, _)| directory.join(path.trim_start_matches('/')));
         let menu = Some(directory.join(MENU)).filter(|path| path.is_file());
         let files: Vec<PathBuf> =
             VARIABLES.iter().map(|path| directory.join(path)).filter(|path| path.is_file()).collect();
@@ -80,7 +146,42 @@ impl Key {
         if menu.is_none() && variables.is_none() {
             return Err(KeyError::NoKey(directory.to_owned()));
         }
-        Ok(Key { aliases, matches, menu, variables })
+        let mut paths = FILES.map(|(path, _)| path.to_owned());
+        for (path, (usual, name)) in paths.iter_mut().zip(FILES) {
+            *path = place(directory, (usual, name), Key::loaded(menu.as_deref(), variables.as_ref(), name)?)?;
+        }
+        let [aliases, matches] = paths.each_ref().map(|path| on_key(directory, path));
+        Ok(Key { paths, aliases, matches, menu, variables })
+    }
+
+    fn loaded(
+        menu: Option<&Path>,
+        variables: Option<&(Vec<PathBuf>, PathBuf)>,
+        name: &str,
+    ) -> Result<Vec<Loaded>, KeyError> {
+        let mut loaded = Vec::new();
+        if let Some(file) = menu {
+            let found = menu::loaded(&bytes_of(file)?.unwrap_or_default(), name).into_iter();
+            loaded.extend(found.map(|(line, path)| Loaded { file: file.to_owned(), line, path }));
+        }
+        let Some((files, _)) = variables else { return Ok(loaded) };
+        // Both files are one list of variables for the loader.
+        let (mut all, mut starts) = (Vec::new(), Vec::new());
+        for file in files {
+            starts.push((file, lines(&all).count()));
+            all.extend(bytes_of(file)?.unwrap_or_default());
+            all.push(b'\n');
+        }
+        for (line, path) in variables::loaded(&all, name) {
+            let start = starts.iter().rev().find(|(_, start)| line > *start);
+            let of = |(file, start): &(&PathBuf, usize)| Loaded {
+                file: file.to_path_buf(),
+                line: line - start,
+                path,
+            };
+            loaded.extend(start.map(of));
+        }
+        Ok(loaded)
     }
 }
 
@@ -120,7 +221,8 @@ pub fn reserve(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
     plan.changes.push(Change::Lines(LinesChange { path: key.matches, edits: matches }));
     // What loads the files comes when they are there.
     if let Some(path) = key.menu {
-        plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::AddModules] }));
+        plan.changes
+            .push(Change::Lines(LinesChange { path, edits: vec![Edit::AddModules(key.paths.clone())] }));
     }
     if let Some((files, path)) = key.variables {
         let mut all = Vec::new();
@@ -132,8 +234,9 @@ pub fn reserve(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
             all.push(b'\n');
         }
         // Both files are one list of variables for the loader.
-        if !variables::add(&all).is_empty() {
-            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::AddVariables] }));
+        let missing = variables::missing(&all, &key.paths);
+        if !missing.is_empty() {
+            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::AddVariables(missing)] }));
         }
     }
     Ok(plan)
@@ -153,10 +256,15 @@ pub fn release(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
     let is_last = file.places().all(|place| aliases.iter().any(|alias| alias.as_bytes() == place.alias));
     if is_last {
         if let Some(path) = key.menu {
-            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::RemoveModules] }));
+            plan.changes.push(Change::Lines(LinesChange {
+                path,
+                edits: vec![Edit::RemoveModules(key.paths.clone())],
+            }));
         }
         if let Some((_, path)) = key.variables {
-            plan.changes.push(Change::Lines(LinesChange { path, edits: vec![Edit::RemoveVariables] }));
+            let missing = variables::missing(&[], &key.paths);
+            plan.changes
+                .push(Change::Lines(LinesChange { path, edits: vec![Edit::RemoveVariables(missing)] }));
         }
     }
     let matches = aliases.iter().map(|alias| Edit::RemoveMatch(alias.clone())).collect();
@@ -165,3 +273,6 @@ pub fn release(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
     plan.changes.push(Change::Lines(LinesChange { path: key.aliases, edits: aliases }));
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use super::FILES;
+use super::{FILES, Paths};
 use crate::host::file_text;
 use crate::host::line_edit::LineEdit;
 
 /// Before the lines that this program adds, and part of their variables' names.
 const MARK: &str = "# slotpass: files for ppt";
 const PREFIX: &str = "slotpass_";
+
+/// Files by their paths on the key and the kernel's names of them.
+pub type Missing = Vec<(String, &'static str)>;
 
 /// Variables that load a file under a name that nobody looks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,16 +109,24 @@ pub fn findings(bytes: &[u8]) -> Vec<Finding> {
     findings
 }
 
-/// What makes the loader load those of the two files that it does not.
-pub fn add(bytes: &[u8]) -> Vec<LineEdit> {
-    let modules = modules(bytes);
-    let is_loaded = |wanted: &str| {
-        let mut loaded = modules.iter().filter(|module| module.load.eq_ignore_ascii_case("yes"));
-        loaded.any(|module| name_of(&module.flags).as_deref() == Some(wanted))
-    };
+/// From where a file with this name is loaded: the numbers of the lines that name it so, from 1, and the paths.
+pub fn loaded(bytes: &[u8], name: &str) -> Vec<(usize, String)> {
+    let loaded = modules(bytes).into_iter().filter(|module| module.load.eq_ignore_ascii_case("yes"));
+    let loaded = loaded.filter(|module| name_of(&module.flags).as_deref() == Some(name));
+    loaded.map(|module| (module.line, module.path)).collect()
+}
+
+/// Those of the two files that the loader does not load: paths and names.
+pub fn missing(bytes: &[u8], paths: &Paths) -> Missing {
+    let files = FILES.iter().zip(paths).filter(|((_, name), _)| loaded(bytes, name).is_empty());
+    files.map(|((_, name), path)| (path.clone(), *name)).collect()
+}
+
+/// What makes the loader load these, as far as this one of its files does not yet.
+pub fn add(bytes: &[u8], files: &[(String, &'static str)]) -> Vec<LineEdit> {
     let end = file_text::lines(bytes).count();
     let mut lines = vec![MARK.to_owned()];
-    for (path, name) in FILES.iter().filter(|(_, name)| !is_loaded(name)) {
+    for (path, name) in files.iter().filter(|(_, name)| loaded(bytes, name).is_empty()) {
         let prefix = format!("{PREFIX}{}", name.rsplit('/').next().unwrap_or_default());
         lines.push(format!("{prefix}_load=\"YES\""));
         lines.push(format!("{prefix}_type=\"file\""));
@@ -141,6 +152,10 @@ pub fn remove(bytes: &[u8]) -> Vec<LineEdit> {
 mod tests {
     use super::*;
     use crate::host::line_edit;
+
+    fn add(bytes: &[u8]) -> Vec<LineEdit> {
+        super::add(bytes, &missing(bytes, &FILES.map(|(path, _)| path.to_owned())))
+    }
 
     const ADDED: &str = "# slotpass: files for ppt
 slotpass_ppt_aliases_load=\"YES\"

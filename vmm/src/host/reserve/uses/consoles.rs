@@ -1,4 +1,7 @@
 //! Where a person sees the host: screens and serial ports.
+//!
+//! A display whose class is not VGA (0380) has no `boot_vga`. If the firmware's screen is on it through simpledrm or simplefb, the
+//! frame buffer is one of a platform device, and sysfs does not say which function that is on.
 
 use std::fs;
 
