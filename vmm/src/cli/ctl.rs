@@ -123,10 +123,10 @@ fn ask(Arguments { control, vm, places, json, command }: Arguments) -> Result<()
 }
 
 fn socket_of(store: &Store, name: &str) -> Result<PathBuf, CtlError> {
-    let vm = store.find(name)?;
-    match store.state(vm.uuid).pid() {
-        Some(_) => Ok(store.folders().of_vm(vm.uuid).control_socket()),
-        None => Err(CtlError::NotRunning(vm.name())),
+    let uuid = store.uuid_of(name)?;
+    match store.state(uuid).pid() {
+        Some(_) => Ok(store.folders().of_vm(uuid).control_socket()),
+        None => Err(CtlError::NotRunning(store.name(uuid))),
     }
 }
 

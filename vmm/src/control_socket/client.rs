@@ -35,7 +35,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// No answer in time.
-    #[error("control socket {path}: no answer within {} seconds", .limit.as_secs())]
+    #[error("control socket {path}: no answer within {} seconds", .limit.as_secs_f32())]
     Silent {
         /// The path.
         path: PathBuf,
@@ -65,16 +65,23 @@ pub enum ClientError {
 pub struct Client {
     path: PathBuf,
     lines: BufReader<UnixStream>,
+    /// How long it takes to answer what needs no guest and no device.
+    quick: Duration,
 }
 
 impl Client {
     /// Connects, and hears the greeting.
     pub fn connect(path: &Path) -> Result<Client, ClientError> {
+        Client::connect_within(path, QUICK)
+    }
+
+    /// The same of a machine that has only `quick`, more than nothing, for its greeting, and then for each answer.
+    pub fn connect_within(path: &Path, quick: Duration) -> Result<Client, ClientError> {
         let failed = |source| ClientError::Connect { path: path.to_owned(), source };
         let (folder, name) = Folder::of(path).map_err(failed)?;
         let stream = UnixStream::connect(folder.path(name)).map_err(failed)?;
-        let mut client = Client { path: path.to_owned(), lines: BufReader::new(stream) };
-        let greeting = client.hear(QUICK)?;
+        let mut client = Client { path: path.to_owned(), lines: BufReader::new(stream), quick };
+        let greeting = client.hear(quick)?;
         match greeting.get("protocol").and_then(Value::as_u64) {
             Some(version) if version == u64::from(VERSION) => Ok(client),
             _ => Err(client.protocol(&greeting.into())),
@@ -86,7 +93,7 @@ impl Client {
         let line = format!("{request}\n");
         // A machine that has said no already does not hear, but its answer can be read.
         let sent = self.lines.get_mut().write_all(line.as_bytes());
-        let mut answer = match (self.hear(QUICK.saturating_add(patience)), sent) {
+        let mut answer = match (self.hear(self.quick.saturating_add(patience)), sent) {
             (Err(ClientError::Ended { path } | ClientError::Broken { path, .. }), Err(source)) => {
                 return Err(ClientError::Broken { path, source });
             }

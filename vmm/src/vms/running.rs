@@ -16,6 +16,8 @@ const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(10);
 /// What follows the process id once the guest runs.
 const RUNS: &str = "running";
+/// What stands there instead of the process id of one that did not end in order.
+const CRASHED: &str = "crashed";
 
 /// What a VM does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +67,14 @@ impl VmState {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Its process has it.
-    #[error("it is {}{}", .0.name(), .0.pid().map(|pid| format!(" already (process {pid})")).unwrap_or_default())]
+    #[error("it is {} already{}", .0.name(), .0.pid().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Runs(VmState),
+    /// Somebody has it who does not run the VM.
+    #[error("another command holds {}; try again", .path.display())]
+    Held {
+        /// The lock.
+        path: PathBuf,
+    },
     /// The host refuses.
     #[error("cannot {operation} {}: {source}", .path.display())]
     Io {
@@ -100,12 +108,22 @@ impl VmLock {
         let file = file.map_err(failed("open", &path))?;
         for _ in 0..TRIES {
             match file.try_lock() {
-                Ok(()) => return Ok(VmLock { file }),
+                Ok(()) => {
+                    let lock = VmLock { file };
+                    // Its last holder's number must not look like this one's.
+                    if let Said::Process { .. } = read(&lock.file) {
+                        lock.say(&format!("{CRASHED}\n")).map_err(failed("write", &path))?;
+                    }
+                    return Ok(lock);
+                }
                 Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
                 Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
             }
         }
-        Err(LockError::Runs(state(folders)))
+        Err(match state(folders) {
+            VmState::Stopped { .. } => LockError::Held { path },
+            state => LockError::Runs(state),
+        })
     }
 
     /// This process is about to run the VM.
@@ -132,26 +150,41 @@ impl VmLock {
 /// What a VM does now.
 pub fn state(folders: &VmFolders) -> VmState {
     let Ok(file) = File::open(folders.lock()) else { return VmState::Stopped { crashed: false } };
+    let mut said = Said::Nothing;
     for _ in 0..TRIES {
         let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-        let (pid, runs) = read(&file);
-        match (is_held, pid) {
-            (true, Some(pid)) if runs => return VmState::Running { pid },
-            (true, Some(pid)) => return VmState::Starting { pid },
+        said = read(&file);
+        match said {
+            Said::Process { pid, runs: true } if is_held => return VmState::Running { pid },
+            Said::Process { pid, .. } if is_held => return VmState::Starting { pid },
             // Its holder is about to say who it is, or to end; or somebody changes the VM's description.
-            (true, None) => thread::sleep(PAUSE),
-            (false, pid) => return VmState::Stopped { crashed: pid.is_some() },
+            _ if is_held => thread::sleep(PAUSE),
+            _ => break,
         }
     }
-    VmState::Stopped { crashed: false }
+    VmState::Stopped { crashed: said != Said::Nothing }
 }
 
-fn read(file: &File) -> (Option<u32>, bool) {
+/// What is in a lock's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Crashed,
+    Process { pid: u32, runs: bool },
+}
+
+fn read(file: &File) -> Said {
     let mut bytes = [0; LONGEST as usize];
     let length = file.read_at(&mut bytes, 0).unwrap_or(0);
     let text = bytes.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
     let mut lines = text.lines();
-    (lines.next().and_then(|pid| pid.parse().ok()), lines.next() == Some(RUNS))
+    match lines.next() {
+        Some(CRASHED) => Said::Crashed,
+        Some(pid) => {
+            pid.parse().map_or(Said::Nothing, |pid| Said::Process { pid, runs: lines.next() == Some(RUNS) })
+        }
+        None => Said::Nothing,
+    }
 }
 
 /// Removes what a process left that did not end in order: everything but the lock.
@@ -188,6 +221,14 @@ mod tests {
         assert_eq!(state(&vm), VmState::Running { pid });
         let error = VmLock::take(&vm).unwrap_err().to_string();
         assert_eq!(error, format!("it is running already (process {pid})"));
+        drop(lock);
+        assert_eq!(state(&vm), VmState::Stopped { crashed: true });
+
+        // Who holds it for a moment is not the one that crashed, and does not make that forgotten.
+        let lock = VmLock::take(&vm).unwrap();
+        assert_eq!(state(&vm), VmState::Stopped { crashed: true });
+        let error = VmLock::take(&vm).unwrap_err().to_string();
+        assert!(error.starts_with("another command holds "), "{error}");
         drop(lock);
         assert_eq!(state(&vm), VmState::Stopped { crashed: true });
 

@@ -74,7 +74,7 @@ pub enum StoreError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Fields(Vec<FieldError>),
     /// It has to be stopped first.
-    #[error("VM {name}: {source}; stop it first: slotpass stop {uuid}")]
+    #[error("VM {name}: {source}{}", stop_first(.source, .uuid))]
     Lock {
         /// The VM with its alias.
         name: String,
@@ -83,6 +83,13 @@ pub enum StoreError {
         /// Why it cannot be had.
         source: LockError,
     },
+}
+
+fn stop_first(source: &LockError, uuid: &Uuid) -> String {
+    match source {
+        LockError::Runs(_) => format!("; stop it first: slotpass stop {uuid}"),
+        _ => String::new(),
+    }
 }
 
 fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
@@ -163,6 +170,11 @@ impl Store {
         Err(StoreError::NoSuchVm { name: name.to_owned(), folder: self.folders.state.clone(), there })
     }
 
+    /// What messages call a VM: its uuid, with its alias where its description can be read.
+    pub fn name(&self, uuid: Uuid) -> String {
+        self.read(uuid).map_or_else(|_| uuid.to_string(), |vm| vm.name())
+    }
+
     /// Keeps a new VM.
     pub fn create(&self, fields: Fields) -> Result<(VmDescription, Vec<Warning>), StoreError> {
         let root = &self.folders.state;
@@ -223,9 +235,10 @@ impl Store {
 
     /// Keeps a VM from being started.
     pub fn lock(&self, uuid: Uuid) -> Result<VmLock, StoreError> {
-        VmLock::take(&self.folders.of_vm(uuid)).map_err(|source| {
-            let name = self.read(uuid).map_or_else(|_| uuid.to_string(), |vm| vm.name());
-            StoreError::Lock { name, uuid, source }
+        VmLock::take(&self.folders.of_vm(uuid)).map_err(|source| StoreError::Lock {
+            name: self.name(uuid),
+            uuid,
+            source,
         })
     }
 

@@ -120,7 +120,7 @@ pub fn delete(Delete { vm, force, places }: Delete) -> Result<(), ChangeError> {
     let store = places.store();
     let uuid = store.uuid_of(&vm)?;
     if force && store.state(uuid).pid().is_some() {
-        match stop::force(store.folders(), &store.read(uuid)?) {
+        match stop::force(&store.folders().of_vm(uuid), uuid, &store.name(uuid)) {
             // It ended by itself meanwhile.
             Err(StopError::Stopped { .. }) => {}
             stopped => stopped?,

@@ -73,12 +73,14 @@ pub fn start(Start { vm, accept_dirty, places }: Start, verbose: u8) -> Result<(
 
 pub fn stop(Stop { vm, force, timeout, places }: Stop) -> Result<(), RunError> {
     let store = places.store();
-    let vm = store.find(&vm)?;
+    // However its description is: nothing of it is needed.
+    let uuid = store.uuid_of(&vm)?;
+    let (folders, name) = (store.folders().of_vm(uuid), store.name(uuid));
     if force {
-        stop::force(store.folders(), &vm)?;
+        stop::force(&folders, uuid, &name)?;
     } else {
         // A day is as good as for ever.
-        stop::stop(store.folders(), &vm, Duration::from_secs(timeout.min(24 * 60 * 60)))?;
+        stop::stop(&folders, &name, Duration::from_secs(timeout.min(24 * 60 * 60)))?;
     }
     Ok(())
 }

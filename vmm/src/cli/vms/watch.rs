@@ -56,11 +56,11 @@ pub enum WatchError {
 
 pub fn console(Console { vm, places }: Console) -> Result<(), WatchError> {
     let store = places.store();
-    let found = store.find(&vm)?;
-    if store.state(found.uuid).pid().is_none() {
-        return Err(WatchError::NotRunning { vm, name: found.name() });
+    let uuid = store.uuid_of(&vm)?;
+    if store.state(uuid).pid().is_none() {
+        return Err(WatchError::NotRunning { vm, name: store.name(uuid) });
     }
-    let left = console_client::attach(&store.folders().of_vm(found.uuid).console_socket())?;
+    let left = console_client::attach(&store.folders().of_vm(uuid).console_socket())?;
     let message = match left {
         Left::User => "the console is left; the VM goes on",
         Left::Vm => "the VM has ended",

@@ -1,6 +1,7 @@
 //! What is left when a process is killed.
 
-use std::process::Stdio;
+use std::fs::File;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +32,46 @@ fn a_vm_whose_process_was_killed_starts_again() {
     vms.wait_for_state("web", "stopped");
     vms.run("delete web").expect_code(0);
     assert!(!vms.path("run").join(uuid).exists());
+}
+
+#[test]
+fn a_process_that_has_a_dead_ones_number_is_left_alone() {
+    let vms = Vms::new();
+    let uuid = vms.create("web", "halt");
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let folder = vms.path("run").join(&uuid);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("lock"), format!("{}\nrunning\n", other.id())).unwrap();
+    assert_eq!(vms.get("web")["crashed"], json!(true));
+    // As of somebody who has just taken it.
+    let lock = File::open(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    vms.run("stop --force web").expect_refusal(&[&other.id().to_string(), "is not this VM's"]);
+    assert!(other.try_wait().unwrap().is_none());
+    drop(lock);
+    vms.run("delete web").expect_code(0);
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_vm_that_runs_can_be_ended_whatever_became_of_its_description() {
+    needs_kvm!();
+    let vms = Vms::new();
+    let uuid = vms.create("web", "power-button poweroff");
+    let file = vms.path("state").join(&uuid).join("vm.json");
+    for command in ["stop --force", "stop"] {
+        vms.start("web");
+        vms.wait_for_output("web", "power-button: ready");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "{").unwrap();
+        vms.run(&format!("ctl --vm {uuid} status")).expect_code(0);
+        vms.run(&format!("log {uuid}")).expect_code(0);
+        vms.run(&format!("{command} {uuid}")).expect_code(0);
+        vms.run(&format!("console {uuid}")).expect_refusal(&[&uuid, "is not running"]);
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(vms.state("web"), "stopped");
+    }
 }
 
 #[test]
