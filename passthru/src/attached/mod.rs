@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 pub use self::reset::{Fresh, Resetting};
 use crate::function::pieces::Piece;
 use crate::function::{Function, FunctionError, Shape};
-use crate::host::{HostFunction, Region};
+use crate::host::{Cause, HostFunction, Region, ResetMethod};
 use crate::pci::bar::Bar;
 use crate::pci::rom::RomImage;
 use crate::pci::{ConfigAccess, Slot};
@@ -152,15 +152,28 @@ impl Attached {
     }
 
     /// Takes functions out of the guest together: quicker than one by one, since they are reset at once, and those that
-    /// can only be reset together are.
-    pub fn detach_all(functions: Vec<Attached>) {
+    /// can only be reset together are. Gives the names of those that have a reset which failed: the guest's data is still in
+    /// them. Those that have none, or only one together with functions that are not given, are not among them.
+    pub fn detach_all(functions: Vec<Attached>) -> Vec<Arc<str>> {
         for function in &functions {
             function.leave();
         }
         let hosts: Vec<_> = functions.iter().map(|function| function.inner.host.clone()).collect();
-        for (_, error) in reset::reset_hosts(&hosts, hosts.len()) {
+        let mut failed = Vec::new();
+        for (index, error) in reset::reset_hosts(&hosts, hosts.len()) {
             warn!("{error}");
+            if matches!(error.source, Cause::OnlyWith(_)) {
+                continue;
+            }
+            // One that is reset for others as well leaves all of them as they are.
+            if let Some(ResetMethod::BusWith(others)) =
+                hosts.get(index).and_then(|host| host.report().reset.as_ref())
+            {
+                failed.extend(others.iter().cloned());
+            }
+            failed.push(error.device);
         }
+        failed
     }
 
     /// Out of the guest's reach, for good. False when it was before.

@@ -1,8 +1,9 @@
 //! Resets that a guest asks for: the function answers nothing meanwhile, and nobody waits.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 
 use crate::log_lines;
 use crate::vmm::Vmm;
@@ -27,10 +28,12 @@ struct Slow {
     began: Sender<Arc<str>>,
     go: Mutex<Receiver<()>>,
     resets: Arc<AtomicUsize>,
+    fails: Arc<AtomicBool>,
 }
 
 /// What a test has of it.
 struct Handle {
+    fails: Arc<AtomicBool>,
     began: Receiver<Arc<str>>,
     go: Sender<()>,
     resets: Arc<AtomicUsize>,
@@ -40,10 +43,11 @@ fn slow(vmm: &Arc<Vmm>, slot: Slot, name: &str, method: ResetMethod) -> (Arc<Slo
     let inside = SimulatedFunction::new("demo", slot, vmm.ports()).unwrap();
     let report = Report { reset: Some(method), ..inside.report().clone() };
     let ((began, seen), (go, may_go)) = (channel(), channel());
-    let resets = Arc::new(AtomicUsize::new(0));
+    let (resets, fails) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (name, go_on) = (Arc::from(name), Mutex::new(may_go));
     let function =
-        Slow { inside, report, name: name.into(), began, go: Mutex::new(may_go), resets: resets.clone() };
-    (Arc::new(function), Handle { began: seen, go, resets })
+        Slow { inside, report, name, began, go: go_on, resets: resets.clone(), fails: fails.clone() };
+    (Arc::new(function), Handle { began: seen, go, resets, fails })
 }
 
 impl HostFunction for Slow {
@@ -109,6 +113,10 @@ impl HostFunction for Slow {
         let _ = self.began.send(self.name.clone());
         // When the test is over, nobody lets it go any more.
         let _ = self.go.lock().unwrap().recv();
+        if self.fails.load(Ordering::Relaxed) {
+            let source = std::io::Error::from_raw_os_error(5).into();
+            return Err(HostError { device: self.name.clone(), operation: Operation::Reset, source });
+        }
         self.inside.reset()
     }
 }
@@ -251,6 +259,37 @@ fn functions_that_can_only_be_reset_together_are_reset_once_and_not_by_themselve
     Attached::detach_all(functions);
     assert_eq!(resets(), 3);
     assert!(vmm.is_empty());
+}
+
+#[test]
+fn who_detaches_is_told_which_resets_failed() {
+    let vmm = Vmm::new();
+    let with = |other: &str| ResetMethod::BusWith([Arc::from(other)].into());
+    let slot = |number| Slot::new(0, 8, number).unwrap();
+    let (first, one) = slow(&vmm, slot(0), "first", with("second"));
+    let (second, two) = slow(&vmm, slot(1), "second", with("first"));
+    let (alone, three) = slow(&vmm, slot(2), "alone", ResetMethod::FunctionLevel);
+    let (apart, four) = slow(&vmm, slot(3), "apart", with("elsewhere"));
+    let handles = [one, two, three, four];
+    let go = || handles.iter().for_each(|handle| handle.go.send(()).unwrap());
+    for _ in 0..3 {
+        go();
+    }
+    let hosts: Vec<Arc<dyn HostFunction>> = vec![first, second, alone, apart];
+    let attach = |hosts: &[Arc<dyn HostFunction>]| -> Vec<Attached> {
+        let fresh = Fresh::all(hosts.to_vec()).unwrap();
+        fresh.into_iter().zip(0..).map(|(fresh, number)| put(&vmm, fresh, number)).collect()
+    };
+    assert!(
+        Attached::detach_all(attach(&hosts)).is_empty(),
+        "one that has no reset here has none that failed"
+    );
+    let functions = attach(&hosts);
+    handles.iter().for_each(|handle| handle.fails.store(true, Ordering::Relaxed));
+    go();
+    let mut failed = Attached::detach_all(functions);
+    failed.sort();
+    assert_eq!(failed, ["alone", "first", "second"].map(Arc::from));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Which VM has which of this host's functions: a small file for each function, held locked by the VM's process.
 //!
-//! A file that nobody holds was left by a process that did not end in order: the function is as its guest left it, which
-//! is called dirty, until a reset of it succeeded. Files are made and locked before a function is opened, and removed after
-//! it was reset and closed.
+//! A file that nobody holds was left by a process that did not end in order, or whose reset of the function failed: the
+//! function is as its guest left it, which is called dirty, until a reset of it succeeded. Files are made and locked before a
+//! function is opened, and removed after it was reset and closed. A function that has no reset is as it is after an end in
+//! order too, but is not called dirty then: nothing would ever change that.
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,7 @@ pub struct Record {
 pub enum Recorded {
     /// A VM that runs has it.
     Used(Record),
-    /// A VM had it whose process did not end in order. Without a record the file cannot be understood.
+    /// A VM had it, and it was not reset after that although it should have been. Without a record the file cannot be understood.
     Left(Option<Record>),
 }
 
@@ -102,6 +103,8 @@ pub struct DeviceRecords {
 struct Held {
     file: File,
     path: PathBuf,
+    /// What it says now.
+    record: Record,
     /// Who left the function as it is, until it was reset.
     dirty: Option<Record>,
 }
@@ -121,7 +124,10 @@ impl DeviceRecords {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(failed("make", &self.folder))?;
         let mut claimed = Vec::new();
-        for (slot, address) in functions {
+        // In one order for all: of two VMs that want the same functions at the same time, one gets them.
+        let mut functions = functions.to_vec();
+        functions.sort_by_key(|(_, address)| *address);
+        for (slot, address) in &functions {
             match self.hold(*slot, *address) {
                 Ok(held) => claimed.push((*address, held)),
                 Err(error) => {
@@ -141,9 +147,9 @@ impl DeviceRecords {
         (&file).take(LONGEST).read_to_string(&mut text).map_err(failed("read", &path))?;
         let unknown = || Record { uuid: "unknown".to_owned(), slot: "unknown".to_owned(), pid: 0 };
         let dirty = (!text.is_empty()).then(|| parse(&text).unwrap_or_else(unknown));
-        let held = Held { file, path, dirty };
         let record = Record { uuid: self.vm.clone(), slot: slot.to_string(), pid: std::process::id() };
-        if let Err(error) = held.write(&record) {
+        let held = Held { file, path, record, dirty };
+        if let Err(error) = held.write(&held.record) {
             let error = failed("write", &held.path)(error);
             held.let_go();
             return Err(error);
@@ -182,6 +188,15 @@ impl DeviceRecords {
             && let Some(held) = self.held.lock().get_mut(&address)
         {
             held.dirty = None;
+        }
+    }
+
+    /// The guest has left a function, and its reset failed: it is dirty when it is let go.
+    pub fn was_not_reset(&self, name: &str) {
+        if let Ok(address) = name.parse()
+            && let Some(held) = self.held.lock().get_mut(&address)
+        {
+            held.dirty = Some(held.record.clone());
         }
     }
 
@@ -244,6 +259,8 @@ fn look(path: &Path) -> Option<Recorded> {
             (true, Some(record)) => return Some(Recorded::Used(record)),
             // Its holder is about to write it, or to remove it.
             (true, None) => thread::sleep(PAUSE),
+            // Whoever made it ended before the function was opened.
+            (false, None) if text.is_empty() => return None,
             (false, record) if is_at(&file, path) => return Some(Recorded::Left(record)),
             (false, _) => return None,
         }

@@ -47,6 +47,7 @@ use crate::control::{Control, Stop, StopOnPanic};
 use crate::control_socket::protocol::Status;
 use crate::control_socket::{Server, SocketFile};
 use crate::event_loop::EventLoop;
+use crate::host::device_records::DeviceRecords;
 use crate::kvm::events::KvmEvents;
 use crate::kvm::interrupts::{KvmInterrupts, intx_gsi};
 use crate::kvm::memory::KvmMemory;
@@ -98,6 +99,7 @@ struct Machine {
     memory: Arc<KvmMemory>,
     interrupts: Arc<KvmInterrupts>,
     control: Arc<Control>,
+    records: Option<Arc<DeviceRecords>>,
     vm: Vm,
 }
 
@@ -261,6 +263,7 @@ impl Machine {
             memory,
             interrupts,
             control,
+            records: description.records.clone(),
             vm,
         })
     }
@@ -352,6 +355,9 @@ impl Drop for Machine {
         self.hotplug.end();
         let functions = std::mem::take(&mut *self.functions.lock());
         info!("detaching {} functions", functions.len());
-        Attached::detach_all(functions);
+        let not_reset = Attached::detach_all(functions);
+        if let Some(records) = &self.records {
+            not_reset.iter().for_each(|name| records.was_not_reset(name));
+        }
     }
 }

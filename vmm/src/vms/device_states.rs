@@ -45,7 +45,7 @@ pub enum DeviceState {
         /// The VM's process.
         pid: u32,
     },
-    /// The VM that had it did not end in order, and it was not reset since.
+    /// The VM that had it did not end in order, or its reset failed then, and it was not reset since.
     Dirty {
         /// The VM.
         vm: Owner,

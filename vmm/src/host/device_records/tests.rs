@@ -73,6 +73,48 @@ fn what_a_killed_process_left_is_dirty_until_it_was_reset() {
 }
 
 #[test]
+fn a_function_whose_last_reset_failed_is_dirty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let vm = DeviceRecords::new(path, "vm", false);
+    vm.claim(&functions()).unwrap();
+    vm.forget_last_user(ADDRESS);
+    vm.was_not_reset(ADDRESS);
+    vm.was_not_reset("0000:0f:00.0");
+    vm.let_go_all();
+    let record = Record { uuid: "vm".into(), slot: "0:8:0".into(), pid: std::process::id() };
+    assert_eq!(recorded(path), Some(Recorded::Left(Some(record))));
+    assert_eq!(all(path).unwrap().len(), 1);
+    vm.claim(&functions()).unwrap();
+    assert_eq!(vm.dirty(ADDRESS).as_deref(), Some("vm"));
+    vm.forget_last_user(ADDRESS);
+    vm.let_go_all();
+    assert!(all(path).unwrap().is_empty());
+}
+
+#[test]
+fn functions_are_taken_in_the_order_of_their_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = DeviceRecords::new(folder.path(), "first", false);
+    first.claim(&functions()).unwrap();
+    let mut wanted = functions();
+    wanted.reverse();
+    let error = DeviceRecords::new(folder.path(), "second", false).claim(&wanted).unwrap_err().to_string();
+    assert!(error.contains(ADDRESS), "{error}");
+}
+
+#[test]
+fn a_file_that_was_never_written_is_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(ADDRESS), "").unwrap();
+    assert_eq!(recorded(folder.path()), None);
+    assert!(all(folder.path()).unwrap().is_empty());
+    let next = DeviceRecords::new(folder.path(), "next", false);
+    next.claim(&functions()).unwrap();
+    assert_eq!(next.dirty(ADDRESS), None);
+}
+
+#[test]
 fn a_file_that_is_not_understood_counts_as_dirty() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(ADDRESS), "{\"uuid\":").unwrap();

@@ -215,10 +215,12 @@ impl Machinery {
         let bars = map.plan.bars().iter().filter(|bar| has_io || bar.window != WindowKind::Io);
         later.lock().insert(bus, bars.copied().collect());
         self.await_exchange(bus);
-        self.root_ports.insert(bus, card).map_err(|error| {
+        if let Err(error) = self.root_ports.insert(bus, card) {
+            // The last to let go of a host closes it.
+            drop(hosts);
             claimed.iter().for_each(|(_, address)| self.let_go(&address.to_string()));
-            Refusal::new(RefusalKind::Occupied, error.to_string())
-        })?;
+            return Err(Refusal::new(RefusalKind::Occupied, error.to_string()));
+        }
         for (slot, host) in &hosts {
             listen(host, *slot, sender);
         }
@@ -281,7 +283,10 @@ impl Machinery {
     /// them back waits for that.
     fn close(&self, card: Vec<Attached>) {
         let hosts: Vec<Arc<dyn HostFunction>> = card.iter().map(|function| function.host().clone()).collect();
-        Attached::detach_all(card);
+        let not_reset = Attached::detach_all(card);
+        if let Some(records) = self.hosts.records() {
+            not_reset.iter().for_each(|name| records.was_not_reset(name));
+        }
         // An idle vCPU's view of the bus is that of its last access, until it is kicked. The last to let go of a host
         // closes it, which takes time and the event loop: so that is done here.
         let until = Instant::now() + LETTING_GO;
