@@ -8,7 +8,9 @@ use std::os::fd::FromRawFd;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use log::debug;
 use std::sync::Arc;
-use vmm_sys_util::signal::{Error as SignalError, SIGRTMIN, block_signal, register_signal_handler};
+use vmm_sys_util::signal::{
+    Error as SignalError, SIGRTMIN, block_signal, register_signal_handler, unblock_signal,
+};
 
 use crate::control::{Control, Stop};
 
@@ -33,7 +35,9 @@ pub fn prepare() -> io::Result<()> {
             Err(error) => return Err(io::Error::other(error.to_string())),
         }
     }
-    register_signal_handler(kick_signal(), ignore).map_err(io::Error::from)
+    register_signal_handler(kick_signal(), ignore).map_err(io::Error::from)?;
+    // Whoever started this may have blocked it, and a vCPU would not hear it.
+    unblock_signal(kick_signal()).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Stops the guest when an ending signal arrives.

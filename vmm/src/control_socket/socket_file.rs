@@ -17,23 +17,23 @@ use super::path::Folder;
 const STEPS: u32 = 200;
 const STEP: Duration = Duration::from_millis(10);
 
-/// Why there is no control socket.
+/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another program listens there.
-    #[error("control socket {path}: another slotpass listens there; choose another path, or end that one")]
+    #[error("socket {path}: another slotpass listens there; choose another path, or end that one")]
     InUse {
         /// The path.
         path: PathBuf,
     },
     /// Something else has that name.
-    #[error("control socket {path}: something that is no socket has this name; choose another path")]
+    #[error("socket {path}: something that is no socket has this name; choose another path")]
     NoSocket {
         /// The path.
         path: PathBuf,
     },
     /// It cannot be made.
-    #[error("control socket {path}: {what}: {source}")]
+    #[error("socket {path}: {what}: {source}")]
     Make {
         /// The path.
         path: PathBuf,
@@ -124,7 +124,7 @@ impl Drop for SocketFile {
         if there == Some(self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            debug!("control socket {}: {error}", self.path.display());
+            debug!("socket {}: {error}", self.path.display());
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::description::{FieldError, Fields, Reason, VmDescription, take_alias, typed, uuid_of};
+use super::description::{self, FieldError, Fields, Reason, VmDescription, take_alias, typed, uuid_of};
 use super::folders::absolute;
 use super::running::VmState;
 use super::slots::{self, Functions};
@@ -29,7 +29,7 @@ pub fn create(mut fields: Fields, functions: &dyn Functions) -> Result<VmDescrip
         if let Some((name, devices)) = added(&mut fields)? {
             fields.insert(DEVICES.to_owned(), Value::Array(new_devices(name, devices)?));
         }
-        make_absolute(&mut fields);
+        make_absolute(&mut fields, &["kernel", "initrd"]);
         VmDescription::new(uuid, alias, fields)
     })();
     checked(made, functions)
@@ -65,16 +65,15 @@ pub fn update(
         if let Some((name, coming)) = coming {
             devices.extend(new_devices(name, coming)?);
         }
+        // What is kept stays as it is: whoever changes it now may be in another folder.
+        make_absolute(&mut change, &["kernel", "initrd"]);
         for (name, value) in change {
             if value.is_null() {
                 // One that is not known is not removed in silence.
-                typed::<crate::config::VmFile>(
-                    "",
-                    Value::Object(Fields::from_iter([(name.clone(), Value::Null)])),
-                )
-                .err()
-                .filter(|error| matches!(error, FieldError::Unknown { .. }))
-                .map_or(Ok(()), Err)?;
+                description::understood(Fields::from_iter([(name.clone(), Value::Null)]))
+                    .err()
+                    .filter(|error| matches!(error, FieldError::Unknown { .. }))
+                    .map_or(Ok(()), Err)?;
                 fields.remove(&name);
             } else {
                 fields.insert(name, value);
@@ -83,7 +82,6 @@ pub fn update(
         if !devices.is_empty() {
             fields.insert(DEVICES.to_owned(), Value::Array(devices));
         }
-        make_absolute(&mut fields);
         let new = VmDescription::new(old.uuid, alias, fields)?;
         only_stopped(old, &new, state)?;
         Ok(new)
@@ -126,6 +124,7 @@ fn new_devices(name: &str, devices: Value) -> Result<Vec<Value>, FieldError> {
     for (at, device) in devices.iter_mut().enumerate() {
         let field = format!("{name}.{at}");
         device.retain(|_, value| !value.is_null());
+        make_absolute(device, &["rom"]);
         // vmadm shows it for each device, and takes it back.
         if device.remove("model").is_some_and(|model| model != "passthru") {
             return Err(FieldError::invalid(format!("{field}.model"), Reason::Model));
@@ -184,6 +183,7 @@ fn update_devices(
         let path = format!("{field}.path");
         let at = slots::position(&understood(devices)?, &update.path, &path, functions)?;
         let Some(device) = devices.get_mut(at).and_then(Value::as_object_mut) else { continue };
+        let gives_rom = update.rom.is_some();
         let changes = [("pci_slot", update.pci_slot), ("port", update.port), ("rom", update.rom)];
         for (name, value) in changes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             match value {
@@ -191,26 +191,23 @@ fn update_devices(
                 value => device.insert(name.to_owned(), value),
             };
         }
+        if gives_rom {
+            make_absolute(device, &["rom"]);
+        }
         typed::<PciDevice>(&field, Value::Object(device.clone()))?;
     }
     Ok(())
 }
 
 /// Files keep their meaning in the process that opens them, which runs in another folder.
-fn make_absolute(fields: &mut Fields) {
-    let make = |value: Option<&mut Value>| {
-        if let Some(Value::String(path)) = value
+fn make_absolute(fields: &mut Fields, names: &[&str]) {
+    for name in names {
+        if let Some(Value::String(path)) = fields.get_mut(*name)
             && !path.is_empty()
             && let Some(absolute) = absolute(Path::new(path)).to_str()
         {
             *path = absolute.to_owned();
         }
-    };
-    make(fields.get_mut("kernel"));
-    make(fields.get_mut("initrd"));
-    let devices = fields.get_mut(DEVICES).and_then(Value::as_array_mut);
-    for device in devices.into_iter().flatten().filter_map(Value::as_object_mut) {
-        make(device.get_mut("rom"));
     }
 }
 

@@ -191,6 +191,21 @@ fn classify(field: String, error: serde_json::Error) -> FieldError {
     FieldError::Invalid { field, reason: Reason::Json(error) }
 }
 
+/// Reads fields but `uuid` and `alias`.
+pub fn understood(fields: Fields) -> Result<VmFile, FieldError> {
+    typed("", Value::Object(fields)).map_err(|error| match error {
+        // Of the description itself, and not of a device.
+        FieldError::Unknown { field, known } if !field.contains('.') => {
+            let others = known.into_iter().filter(|name| name != "control");
+            FieldError::Unknown {
+                field,
+                known: ["uuid", "alias"].map(str::to_owned).into_iter().chain(others).collect(),
+            }
+        }
+        error => error,
+    })
+}
+
 /// Checks an alias.
 pub fn alias(text: &str) -> Result<(), FieldError> {
     let fits = text.len() <= LONGEST_ALIAS
@@ -210,8 +225,10 @@ pub fn take_alias(fields: &mut Fields) -> Result<Option<String>, FieldError> {
 
 impl VmDescription {
     /// Understands fields, without `uuid` and `alias`.
-    pub fn new(uuid: Uuid, alias: Option<String>, fields: Fields) -> Result<VmDescription, FieldError> {
-        let file: VmFile = typed("", Value::Object(fields.clone()))?;
+    pub fn new(uuid: Uuid, alias: Option<String>, mut fields: Fields) -> Result<VmDescription, FieldError> {
+        // No devices are described in one way only, so that a list of none does not look like a change.
+        fields.retain(|name, value| name != "pci_devices" || !value.as_array().is_some_and(Vec::is_empty));
+        let file = understood(fields.clone())?;
         if file.control.is_some() {
             return Err(FieldError::invalid("control", Reason::Control));
         }

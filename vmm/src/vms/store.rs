@@ -61,7 +61,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// No such VM.
-    #[error("there is no VM {name:?} in {}; there is: {there}", .folder.display())]
+    #[error("there is no VM {name:?} in {}; there is: {there}{}", .folder.display(), cannot_be_read(.unread))]
     NoSuchVm {
         /// As given.
         name: String,
@@ -69,6 +69,22 @@ pub enum StoreError {
         folder: PathBuf,
         /// Uuids and aliases.
         there: Listed,
+        /// VMs whose description cannot be read, of which one may be meant.
+        unread: Vec<String>,
+    },
+    /// Descriptions that were edited by hand.
+    #[error("more than one VM has the alias {alias:?}: {vms}; name the one that is meant by its uuid")]
+    Ambiguous {
+        /// As given.
+        alias: String,
+        /// Their uuids.
+        vms: Listed,
+    },
+    /// More than is read.
+    #[error("the description has {length} bytes; it can have {LONGEST}")]
+    TooLong {
+        /// How many.
+        length: usize,
     },
     /// What is asked for is no VM.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -83,6 +99,13 @@ pub enum StoreError {
         /// Why it cannot be had.
         source: LockError,
     },
+}
+
+fn cannot_be_read(unread: &[String]) -> String {
+    match unread {
+        [] => String::new(),
+        unread => format!("; the descriptions of these cannot be read: {}", unread.join(", ")),
+    }
 }
 
 fn stop_first(source: &LockError, uuid: &Uuid) -> String {
@@ -120,6 +143,11 @@ impl Store {
 
     /// All VMs by uuid, and an error for each that cannot be read.
     pub fn list(&self) -> Result<Vec<Result<VmDescription, StoreError>>, StoreError> {
+        Ok(self.entries()?.into_iter().map(|(_, vm)| vm).collect())
+    }
+
+    /// The same, with the names of their folders.
+    fn entries(&self) -> Result<Vec<(String, Result<VmDescription, StoreError>)>, StoreError> {
         let folder = &self.folders.state;
         let entries = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -128,14 +156,15 @@ impl Store {
         let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         let read = |name: std::ffi::OsString| {
-            let text = name.to_str().unwrap_or_default();
+            let text = name.to_string_lossy().into_owned();
             if text.starts_with('.') {
                 return None;
             }
-            Some(match uuid_of(text) {
+            let vm = match uuid_of(&text) {
                 Some(uuid) => self.read(uuid),
                 None => Err(StoreError::Foreign { path: folder.join(&name) }),
-            })
+            };
+            Some((text, vm))
         };
         Ok(names.into_iter().filter_map(read).collect())
     }
@@ -162,12 +191,26 @@ impl Store {
         {
             return Ok(uuid);
         }
-        let all: Vec<VmDescription> = self.list()?.into_iter().flatten().collect();
-        if let Some(vm) = all.iter().find(|vm| vm.alias.as_deref() == Some(name)) {
-            return Ok(vm.uuid);
+        let (mut all, mut unread) = (Vec::new(), Vec::new());
+        for (name, vm) in self.entries()? {
+            match vm {
+                Ok(vm) => all.push(vm),
+                Err(StoreError::Foreign { .. }) => {}
+                Err(_) => unread.push(name),
+            }
         }
-        let there = Listed(all.iter().map(VmDescription::name).collect());
-        Err(StoreError::NoSuchVm { name: name.to_owned(), folder: self.folders.state.clone(), there })
+        let named: Vec<Uuid> =
+            all.iter().filter(|vm| vm.alias.as_deref() == Some(name)).map(|vm| vm.uuid).collect();
+        let listed = |uuids: &[Uuid]| Listed(uuids.iter().map(Uuid::to_string).collect());
+        match named.as_slice() {
+            [] => {
+                let there = Listed(all.iter().map(VmDescription::name).collect());
+                let folder = self.folders.state.clone();
+                Err(StoreError::NoSuchVm { name: name.to_owned(), folder, there, unread })
+            }
+            [uuid] => Ok(*uuid),
+            several => Err(StoreError::Ambiguous { alias: name.to_owned(), vms: listed(several) }),
+        }
     }
 
     /// What messages call a VM: its uuid, with its alias where its description can be read.
@@ -191,7 +234,7 @@ impl Store {
         // Elsewhere first: a folder with a VM's name has a description.
         let new = root.join(format!("{UNFINISHED}{}", vm.uuid));
         DirBuilder::new().mode(0o700).create(&new).map_err(failed("make", &new))?;
-        write(&new.join("vm.json"), &vm)?;
+        write(&new.join("vm.json"), &vm).inspect_err(|_| drop(fs::remove_dir_all(&new)))?;
         fs::rename(&new, &place).map_err(failed("make", &place))?;
         sync(root)?;
         let warnings = slots::warnings(&vm, &others, &ThisHost);
@@ -278,6 +321,9 @@ fn uuid_of(text: &str) -> Option<Uuid> {
 fn write(path: &Path, vm: &VmDescription) -> Result<(), StoreError> {
     let mut text = format!("{:#}", vm.to_json());
     text.push('\n');
+    if text.len() as u64 > LONGEST {
+        return Err(StoreError::TooLong { length: text.len() });
+    }
     Ok(replace_file::replace(path, text.as_bytes())?)
 }
 

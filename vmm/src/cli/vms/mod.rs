@@ -39,11 +39,11 @@ pub enum Command {
 pub struct Places {
     /// Folder of the VMs' descriptions and logs [default: $SLOTPASS_STATE_DIR, or /var/lib/slotpass; below ~/.local/state
     /// for others than root]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", global = true)]
     state_dir: Option<PathBuf>,
     /// Folder of the running VMs' sockets and of the records of functions [default: $SLOTPASS_RUN_DIR, or /run/slotpass;
     /// below $XDG_RUNTIME_DIR for others than root]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", global = true)]
     run_dir: Option<PathBuf>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{Places, say_error};
+use super::{Places, say_error, warn};
 use crate::cli::exit;
 use crate::cli::slots::print;
 use crate::vms::description::{Shown, VmDescription};
@@ -108,10 +108,13 @@ pub fn get(Get { vm, places }: Get) -> Result<(), ShowError> {
 /// Those that can be read are shown, whatever is wrong with others.
 pub fn vms(arguments: Vms) -> ExitCode {
     match table(arguments) {
-        Ok(errors) if errors.is_empty() => ExitCode::SUCCESS,
         Ok(errors) => {
+            // Such as lost+found: it is nobody's VM.
+            let (foreign, errors): (Vec<_>, Vec<_>) =
+                errors.into_iter().partition(|error| matches!(error, StoreError::Foreign { .. }));
+            warn(&foreign);
             errors.iter().for_each(say_error);
-            exit::FAILED
+            if errors.is_empty() { ExitCode::SUCCESS } else { exit::FAILED }
         }
         Err(error) => {
             say_error(&error);

@@ -71,6 +71,25 @@ fn a_vm_is_kept_as_it_was_given() {
 }
 
 #[test]
+fn no_devices_are_no_field() {
+    let vm = created(json!({ "kernel": "/k", "pci_devices": [] })).unwrap();
+    assert!(!vm.fields.contains_key("pci_devices"));
+    // As somebody may have written it.
+    let text = json!({ "uuid": vm.uuid.to_string(), "kernel": "k", "pci_devices": [] }).to_string();
+    let old = VmDescription::parse(&text).unwrap();
+    let new = update(&old, fields(json!({ "alias": "web" })), RUNNING, &Host).map_err(texts).unwrap();
+    assert_eq!(new.alias.as_deref(), Some("web"));
+    assert_eq!(new.fields["kernel"], json!("k"), "only what is given is made absolute");
+}
+
+#[test]
+fn what_there_is_is_named_where_something_is_not_known() {
+    let errors = created(json!({ "kernel": "/k", "color": 1 })).unwrap_err().join("\n");
+    assert!(errors.starts_with("Unknown property: color; there are: uuid, alias, kernel,"), "{errors}");
+    assert!(!errors.contains("control"), "{errors}");
+}
+
+#[test]
 fn what_is_no_vm_is_refused_in_vmadms_words() {
     let slot =
         |slot: &str| json!({ "kernel": "/k", "pci_devices": [ { "path": "sim:demo", "pci_slot": slot } ] });
@@ -144,7 +163,10 @@ fn what_is_no_vm_is_refused_in_vmadms_words() {
             json!({ "kernel": "/k", "pci_devices": [ { "path": "x", "pci_slot": "8", "slot": "8" } ] }),
             "Unknown property: pci_devices.0.slot; there are: path, pci_slot, port, rom",
         ),
-        (json!({ "kernel": "/k", "ram": 1 }), "Unknown property: ram; there are: kernel, initrd, "),
+        (
+            json!({ "kernel": "/k", "ram": 1 }),
+            "Unknown property: ram; there are: uuid, alias, kernel, initrd, ",
+        ),
         (json!({ "kernel": "/k", "remove_pci_devices": [] }), "Unknown property: remove_pci_devices; "),
         (json!({ "kernel": "/k", "memory": "1" }), "Invalid value(s) for: memory: memory size 1"),
         (json!({ "kernel": "/k", "cpus": 0 }), "Invalid value(s) for: cpus: cpus: 0 is not 1 to 254"),

@@ -64,6 +64,35 @@ fn names_are_given_once() {
 }
 
 #[test]
+fn an_alias_that_two_have_names_neither() {
+    let (_folder, store) = store();
+    let [one, two] = [(); 2].map(|()| create(&store, json!({ "kernel": "/k" })).unwrap().uuid);
+    for uuid in [one, two] {
+        let vm = json!({ "uuid": uuid.to_string(), "alias": "web", "kernel": "/k" });
+        fs::write(store.folders().of_vm(uuid).description(), vm.to_string()).unwrap();
+    }
+    let error = store.uuid_of("web").unwrap_err().to_string();
+    assert!([one, two].iter().all(|uuid| error.contains(&uuid.to_string())), "{error}");
+    fs::write(store.folders().of_vm(two).description(), "{").unwrap();
+    assert_eq!(store.uuid_of("web").unwrap(), one);
+    let error = store.uuid_of("db").unwrap_err().to_string();
+    assert!(error.ends_with(&format!("these cannot be read: {two}")), "{error}");
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let (_folder, store) = store();
+    let long = "x".repeat(1 << 20);
+    let error = create(&store, json!({ "kernel": "/k", "cmdline": long })).unwrap_err();
+    assert!(error.contains("it can have 1048576"), "{error}");
+    assert_eq!(fs::read_dir(&store.folders().state).unwrap().count(), 0);
+    let vm = create(&store, json!({ "kernel": "/k" })).unwrap();
+    let uuid = vm.uuid.to_string();
+    assert!(store.update(&uuid, fields(json!({ "cmdline": long }))).is_err());
+    assert_eq!(store.find(&uuid).unwrap().file.cmdline, None);
+}
+
+#[test]
 fn what_cannot_be_read_hides_no_other_vm() {
     let (_folder, store) = store();
     let vm = create(&store, json!({ "kernel": "/k", "alias": "web" })).unwrap();

@@ -173,5 +173,9 @@ fn json_and_arguments_that_are_refused() {
     vms.run("vms -o nothing").expect_code(1).expect_stderr("uuid");
     // A VM that cannot be read hides no other.
     fs::create_dir(vms.path("state").join("notes")).unwrap();
-    vms.run("vms").expect_code(1).expect_stdout(&uuid).expect_stderr("notes: this is no VM's folder");
+    let listed = vms.run("vms").expect_code(0);
+    listed.expect_stdout(&uuid).expect_stderr("warn: ").expect_stderr("notes: this is no VM's folder");
+    let damaged = vms.path("state").join("a1b5c0de-0000-4000-8000-000000000001");
+    fs::create_dir(damaged).unwrap();
+    vms.run("vms").expect_code(1).expect_stdout(&uuid).expect_stderr("vm.json: No such file");
 }
