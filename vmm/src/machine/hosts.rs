@@ -203,7 +203,7 @@ impl Hosts {
                     }
                     warn!(
                         "slot {slot}: {device} cannot be reset: {source}; the guest finds it as its last user left it \
-                         (--require-reset refuses such functions)"
+                         (--require-reset, or \"require_reset\" in a description, refuses such functions)"
                     );
                 }
                 Arc::from(function as Box<dyn HostFunction>)

@@ -62,11 +62,14 @@ impl LogReader {
         Ok(())
     }
 
-    /// Writes what comes, until nobody takes it.
+    /// Writes what comes, until nobody takes it or the log's folder is gone.
     pub fn follow(&mut self, out: &mut (impl Write + AsFd)) -> io::Result<()> {
         loop {
             self.read_on(out)?;
             out.flush()?;
+            if self.path.parent().is_some_and(|folder| !folder.exists()) {
+                return Ok(());
+            }
             // Told without being asked for: the other end is closed.
             let mut fds = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];
             match poll(&mut fds, Some(&PAUSE)) {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target, WriteStyle};
@@ -94,16 +95,21 @@ pub fn run(options: &Options) -> Result<Stop, ProcessError> {
     lock.say_starting().map_err(failed("write", &folders.lock()))?;
     drop(changes);
     let lock = Arc::new(lock);
+    let ran = Arc::new(AtomicBool::new(false));
     let stop = start_log(&folders, options.verbose).and_then(|()| {
         let pid = std::process::id();
         info!("start: slotpass {}, process {pid}: {}", env!("CARGO_PKG_VERSION"), vm.to_json());
-        run_locked(options, &folders, &lock, vm.file.description())
+        run_locked(options, &folders, Starter { lock: lock.clone(), ran: ran.clone() }, vm.file.description())
     });
     match &stop {
         Ok(stop) => info!("end: {}", said(stop)),
         Err(error) => {
             error.to_string().lines().for_each(|line| error!("{line}"));
-            info!("end: the VM did not run");
+            let ran = ran.load(Ordering::Relaxed);
+            info!(
+                "end: {}",
+                if ran { "the VM broke down while its guest ran" } else { "the VM did not run" }
+            );
         }
     }
     if let Err(error) = lock.say_ended() {
@@ -129,7 +135,7 @@ fn said(stop: &Stop) -> String {
 fn run_locked(
     options: &Options,
     folders: &VmFolders,
-    lock: &Arc<VmLock>,
+    starter: Starter,
     description: Result<Description, IncompleteError>,
 ) -> Result<Stop, ProcessError> {
     // Sockets of a process that did not end in order.
@@ -146,7 +152,7 @@ fn run_locked(
             control: Some(folders.control_socket()),
             console: Some(Arc::new(port)),
             records: Some(records.clone()),
-            running: Some(Arc::new(Starter(lock.clone()))),
+            running: Some(Arc::new(starter)),
             ppt: options.ppt.clone(),
             ..description
         })?)
@@ -159,16 +165,21 @@ fn run_locked(
 
 /// Whoever waits for the guest to run.
 #[derive(Debug)]
-struct Starter(Arc<VmLock>);
+struct Starter {
+    lock: Arc<VmLock>,
+    /// The guest has run.
+    ran: Arc<AtomicBool>,
+}
 
 impl Ready for Starter {
     fn running(&self) -> bool {
-        if let Err(error) = self.0.say_running() {
+        if let Err(error) = self.lock.say_running() {
             warn!("the VM's lock: {error}");
         }
         let mut out = io::stdout().lock();
         match writeln!(out, "{RUNNING}").and_then(|()| out.flush()) {
             Ok(()) => {
+                self.ran.store(true, Ordering::Relaxed);
                 info!("the guest runs");
                 true
             }

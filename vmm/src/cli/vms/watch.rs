@@ -1,13 +1,20 @@
 //! `slotpass console` and `log`.
 
 use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::Places;
 use crate::vms::console_client::{self, ConsoleError, Left};
 use crate::vms::log_reader::LogReader;
+use crate::vms::running::VmState;
 use crate::vms::store::StoreError;
+
+/// How long a VM may take to its end after it has hung up.
+const ENDING: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Connects this terminal with a VM's serial port
 ///
@@ -48,6 +55,10 @@ pub enum WatchError {
          what it said"
     )]
     NotRunning { vm: String, name: String },
+    #[error("VM {0} is starting and has no console yet; try again")]
+    Starting(String),
+    #[error("the console was closed, but VM {name} still runs; slotpass console {vm} connects again")]
+    Closed { vm: String, name: String },
     #[error(transparent)]
     Console(#[from] ConsoleError),
     #[error("log: {0}")]
@@ -57,10 +68,24 @@ pub enum WatchError {
 pub fn console(Console { vm, places }: Console) -> Result<(), WatchError> {
     let store = places.store();
     let uuid = store.uuid_of(&vm)?;
-    if store.state(uuid).pid().is_none() {
+    let state = store.state(uuid);
+    let Some(pid) = state.pid() else {
         return Err(WatchError::NotRunning { vm, name: store.name(uuid) });
+    };
+    let left = match console_client::attach(&store.folders().of_vm(uuid).console_socket()) {
+        Err(ConsoleError::Connect { .. }) if matches!(state, VmState::Starting { .. }) => {
+            return Err(WatchError::Starting(store.name(uuid)));
+        }
+        left => left?,
+    };
+    // Who ends hangs up a little before that.
+    let until = Instant::now() + ENDING;
+    while left == Left::Vm && store.state(uuid).pid() == Some(pid) {
+        if Instant::now() >= until {
+            return Err(WatchError::Closed { vm, name: store.name(uuid) });
+        }
+        thread::sleep(PAUSE);
     }
-    let left = console_client::attach(&store.folders().of_vm(uuid).console_socket())?;
     let message = match left {
         Left::User => "the console is left; the VM goes on",
         Left::Vm => "the VM has ended",

@@ -50,6 +50,22 @@ fn who_reads_nothing_stops_no_guest() {
 }
 
 #[test]
+fn who_is_hung_up_on_is_told_whether_the_vm_still_runs() {
+    needs_kvm!();
+    let vms = Vms::new();
+    let uuid = vms.create("web", "halt");
+    vms.start("web");
+    let socket = vms.path("run").join(&uuid).join("console.sock");
+    let _others: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    vms.run("console web")
+        .expect_code(1)
+        .expect_stdout("16 others have this console")
+        .expect_stderr("the console was closed, but VM")
+        .expect_stderr("still runs");
+    assert_eq!(vms.state("web"), "running");
+}
+
+#[test]
 fn a_terminal_is_raw_until_its_user_leaves() {
     needs_kvm!();
     let vms = Vms::new();

@@ -20,6 +20,10 @@ fn a_log_is_followed_from_before_the_first_start_to_after_the_next() {
     vms.start("web");
     log.wait_for("end: the guest ended with exit code 11");
     console.wait_for("exit: code=5");
+    vms.wait_for_state("web", "stopped");
     kill(log.pid(), libc::SIGTERM);
     log.end().expect_signal(libc::SIGTERM);
+    // The other one ends with its VM.
+    vms.run("delete web").expect_code(0);
+    console.end().expect_code(0);
 }
