@@ -119,6 +119,9 @@ fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> 
     move |source| StoreError::Io { operation, path: path.to_owned(), source }
 }
 
+/// The name of a folder, and the VM in it.
+type Entry = (String, Result<VmDescription, StoreError>);
+
 /// All VMs of a user.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -147,7 +150,7 @@ impl Store {
     }
 
     /// The same, with the names of their folders.
-    fn entries(&self) -> Result<Vec<(String, Result<VmDescription, StoreError>)>, StoreError> {
+    fn entries(&self) -> Result<Vec<Entry>, StoreError> {
         let folder = &self.folders.state;
         let entries = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
