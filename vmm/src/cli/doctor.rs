@@ -71,7 +71,7 @@ enum DoctorError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Meant(#[from] MeantError),
-    #[error(transparent)]
+    #[error("{0}; a device is named by its address (0000:01:00.0) or path")]
     Vm(#[from] StoreError),
     #[error("{}: {source}", .path.display())]
     Report { path: PathBuf, source: io::Error },

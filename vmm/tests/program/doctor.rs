@@ -63,11 +63,13 @@ fn what_is_not_there_is_a_problem_of_its_name() {
         ("0000:ff:1f.7", "there is no PCI function '0000:ff:1f.7'"),
         ("sim:none", "there are: demo"),
         ("/pci@fe,0/display@1", "there is no pci@fe,0 in this host"),
-        ("nvme0", "there is no PCI function 'nvme0'"),
+        ("nvme:0", "there is no PCI function 'nvme:0'"),
     ] {
         let ended = doctor(name).end().expect_code(1).expect_silent_stderr();
         ended.expect_stdout(&format!("\nFunction {name}\n  problem  presence ")).expect_stdout(part);
     }
+    // A name without a colon or slash is a VM's.
+    doctor("nvme0").end().expect_refusal(&["there is no VM \"nvme0\"", "a device is named by its address"]);
 }
 
 #[test]

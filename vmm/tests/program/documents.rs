@@ -29,7 +29,9 @@ fn every_command_has_a_man_page() {
     let commands = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands: Vec<&str> = commands
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_whitespace().next())
+        // What a description goes on with is further to the right.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|word| !word.is_empty())
         .collect();
     assert!(commands.len() > 5, "{help}");
     for command in commands.iter().filter(|command| **command != "help") {
