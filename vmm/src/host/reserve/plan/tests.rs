@@ -78,7 +78,7 @@ fn the_alias_is_written_before_the_driver_changes_and_removed_after() {
             format!("# {file}"),
             "# -ppt \"pci9,9\" \"/pci@0,0/pci1af4,1100@4\"".into(),
             "# +ppt \"pci9,9\"".into(),
-            format!("sed -i -e '2c\\ppt \"pci9,9\"' -- {file}"),
+            format!("sed -i -e '2c\\' -e 'ppt \"pci9,9\"' -- {file}"),
         ]
     );
     assert!(script(&reserved(&test.host, &reserve_of(&["0000:00:04.0"]))).is_empty(), "it is reserved");
