@@ -13,13 +13,13 @@ fn shell(machine: &mut Machine<'_>, name: &str, script: &str) -> Result<String, 
     machine.command(name, &format!("{functions}{script}"))
 }
 
-/// All that the host side changes: drivers, overrides, and files.
+/// All that the host side changes: drivers, overrides, and files, but for the lock of those who change them.
 fn everything(machine: &mut Machine<'_>) -> Result<String, Failure> {
     machine.command(
         "look at everything",
         "cd /sys/bus/pci/devices\n\
          for f in *; do echo $f $(readlink $f/driver || true) $(<$f/driver_override); done\n\
-         cd /; find /etc -newer /run/begin -type f | sort; find /run/slotpass /run/vms -type f 2>/dev/null | sort || true\n",
+         cd /; find /etc -newer /run/begin -type f | sort; find /run/slotpass /run/vms -type f ! -name reserving 2>/dev/null | sort || true\n",
     )
 }
 
