@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmm::host::line_edit;
-use vmm::host::ppt_aliases::PptAliases;
-use vmm::host::ppt_matches::PptMatches;
+use ppt_files::line_edit;
+use ppt_files::ppt_aliases::PptAliases;
+use ppt_files::ppt_matches::PptMatches;
 
 fuzz_target!(|input: (&[u8], &[u8])| {
     let (bytes, alias) = input;

@@ -2,19 +2,24 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmm::host::line_edit;
-use vmm::host::reserve::smartos::{menu, variables};
+use ppt_files::boot_key::{FILES, menu, variables};
+use ppt_files::line_edit;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(edits) = menu::add(bytes) {
+    let paths = FILES.map(|(path, _)| path.to_owned());
+    if let Ok(edits) = menu::add(bytes, &paths) {
         let after = line_edit::apply(bytes, &edits);
-        assert_eq!(menu::add(&after), Ok(vec![]));
-        let _ = line_edit::apply(&after, &menu::remove(&after));
+        assert_eq!(menu::add(&after, &paths), Ok(vec![]));
+        let _ = line_edit::apply(&after, &menu::remove(&after, &paths));
     }
-    let _ = line_edit::apply(bytes, &menu::remove(bytes));
+    let _ = line_edit::apply(bytes, &menu::remove(bytes, &paths));
 
     let _ = variables::findings(bytes);
-    let after = line_edit::apply(bytes, &variables::add(bytes));
-    assert_eq!(variables::add(&after), vec![]);
+    for name in FILES.map(|(_, name)| name) {
+        let _ = (menu::loaded(bytes, name), variables::loaded(bytes, name));
+    }
+    let added = variables::add(bytes, &variables::missing(bytes, &paths));
+    let after = line_edit::apply(bytes, &added);
+    assert_eq!(variables::missing(&after, &paths), vec![]);
     let _ = line_edit::apply(&after, &variables::remove(&after));
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmm::host::ppt_aliases::PptAliases;
+use ppt_files::ppt_aliases::PptAliases;
 
 fuzz_target!(|bytes: &[u8]| {
     let file = PptAliases::parse(bytes);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmm::host::ppt_matches::PptMatches;
+use ppt_files::ppt_matches::PptMatches;
 
 fuzz_target!(|bytes: &[u8]| {
     let file = PptMatches::parse(bytes);

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
+use ppt_files::replace_file::DirectoryLock;
+
 use super::{exit, slots};
-use crate::host::replace_file::DirectoryLock;
 use crate::host::reserve::Host;
 use crate::host::reserve::carry_out::{self, Failed};
 use crate::host::reserve::change::{self, Change};

@@ -9,15 +9,15 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args};
 use passthru::host::vfio::sysfs;
+use ppt_files::file_text::ReadError;
+use ppt_files::ppt_matches::{self, PptMatches};
 
 use super::exit;
 use crate::console::window;
-use crate::host::file_text::ReadError;
 use crate::host::list::fields::{Chosen, Field, FieldsError};
 use crate::host::list::tree::Tree;
 use crate::host::list::{Listing, Remark, Selection, json, table, tree};
 use crate::host::physical_path;
-use crate::host::ppt_matches::{self, PptMatches};
 use crate::vms::{DeviceStates, Folders};
 
 /// Name of the command.

@@ -19,11 +19,11 @@ use std::io;
 use std::path::PathBuf;
 
 use passthru::host::vfio::sysfs;
+use ppt_files::file_text::ReadError;
+use ppt_files::ppt_matches::{self, PptMatches};
 use serde::Serialize;
 
 use crate::boot::Kernel;
-use crate::host::file_text::ReadError;
-use crate::host::ppt_matches::{self, PptMatches};
 use crate::host::reserve;
 use crate::host::reserve::inventory::{Function, Inventory};
 use crate::host::reserve::meaning::AliasFile;

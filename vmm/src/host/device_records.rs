@@ -19,6 +19,7 @@ use std::time::Duration;
 use log::warn;
 use parking_lot::Mutex;
 use passthru::pci::{HostAddress, Slot};
+use ppt_files::file_error::{FileError, failed};
 use serde::{Deserialize, Serialize};
 
 /// A record has far fewer bytes.
@@ -74,19 +75,8 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// The host refuses.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
-}
-
-fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> RecordError + 'a {
-    move |source| RecordError::Io { operation, path: path.to_owned(), source }
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// The functions of one VM, in a folder that all VMs share.
@@ -152,7 +142,7 @@ impl DeviceRecords {
         if let Err(error) = held.write(&held.record) {
             let error = failed("write", &held.path)(error);
             held.let_go();
-            return Err(error);
+            return Err(error.into());
         }
         Ok(held)
     }
@@ -166,7 +156,7 @@ impl DeviceRecords {
             match file.try_lock() {
                 Ok(()) if is_at(&file, path) => return Ok(file),
                 Ok(()) | Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
-                Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
+                Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source).into()),
             }
         }
         Err(match look(path) {

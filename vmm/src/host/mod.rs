@@ -2,13 +2,7 @@
 
 pub mod compatible;
 pub mod device_records;
-pub mod file_text;
 pub mod holders;
-pub mod id_text;
-pub mod line_edit;
 pub mod list;
 pub mod physical_path;
-pub mod ppt_aliases;
-pub mod ppt_matches;
-pub mod replace_file;
 pub mod reserve;

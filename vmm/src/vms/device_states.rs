@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use passthru::pci::HostAddress;
+use ppt_files::file_error::failed;
 
 use super::folders::Folders;
 use super::slots::{Functions, ThisHost};
@@ -88,11 +89,7 @@ impl DeviceStates {
             }
         }
         let path = folders.devices();
-        let records = device_records::all(&path).map_err(|source| StoreError::Io {
-            operation: "read",
-            path,
-            source,
-        })?;
+        let records = device_records::all(&path).map_err(failed("read", &path))?;
         let owner = |uuid: String| Owner { alias: aliases.get(&uuid).cloned().flatten(), uuid };
         for (address, recorded) in records {
             let state = match recorded {

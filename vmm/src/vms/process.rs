@@ -1,13 +1,14 @@
 //! The process that runs one VM: the same program, in a session of its own, with its log instead of a terminal.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target, WriteStyle};
 use log::{LevelFilter, error, info, warn};
+use ppt_files::file_error::{FileError, failed};
 use uuid::Uuid;
 
 use super::console_server::ConsoleServer;
@@ -65,19 +66,8 @@ pub enum ProcessError {
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// Something of this process.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
-}
-
-fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ProcessError + 'a {
-    move |source| ProcessError::Io { operation, path: path.to_owned(), source }
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Runs a VM to its end. An error is for whoever waits for the guest to run; the log has it as well.

@@ -3,9 +3,11 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
+
+use ppt_files::file_error::{FileError, failed};
 
 use super::folders::VmFolders;
 
@@ -76,19 +78,8 @@ pub enum LockError {
         path: PathBuf,
     },
     /// The host refuses.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
-}
-
-fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> LockError + 'a {
-    move |source| LockError::Io { operation, path: path.to_owned(), source }
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// The right to run a VM, or to change what nobody may change while it runs.
@@ -117,7 +108,7 @@ impl VmLock {
                     return Ok(lock);
                 }
                 Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
-                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source).into()),
             }
         }
         Err(match state(folders) {

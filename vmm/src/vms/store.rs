@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ppt_files::file_error::{FileError, failed};
+use ppt_files::replace_file::{self, DirectoryLock, WriteError};
 use uuid::Uuid;
 
 use super::changes;
@@ -15,7 +17,6 @@ use super::description::{FieldError, Fields, Listed, Reason, VmDescription};
 use super::folders::Folders;
 use super::running::{self, LockError, VmLock, VmState};
 use super::slots::{self, ThisHost, Warning};
-use crate::host::replace_file::{self, DirectoryLock, WriteError};
 
 /// Bytes of a description at most.
 const LONGEST: u64 = 1 << 20;
@@ -26,15 +27,8 @@ const UNFINISHED: &str = ".slotpass-";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The host refuses.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file cannot be changed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -113,10 +107,6 @@ fn stop_first(source: &LockError, uuid: &Uuid) -> String {
         LockError::Runs(_) => format!("; stop it first: slotpass stop {uuid}"),
         _ => String::new(),
     }
-}
-
-fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { operation, path: path.to_owned(), source }
 }
 
 /// The name of a folder, and the VM in it.
@@ -239,7 +229,7 @@ impl Store {
         DirBuilder::new().mode(0o700).create(&new).map_err(failed("make", &new))?;
         write(&new.join("vm.json"), &vm).inspect_err(|_| drop(fs::remove_dir_all(&new)))?;
         fs::rename(&new, &place).map_err(failed("make", &place))?;
-        sync(root)?;
+        replace_file::sync_directory(root)?;
         let warnings = slots::warnings(&vm, &others, &ThisHost);
         Ok((vm, warnings))
     }
@@ -270,7 +260,7 @@ impl Store {
         let gone = root.join(format!("{UNFINISHED}{uuid}"));
         let _ = fs::remove_dir_all(&gone);
         fs::rename(&folders.state, &gone).map_err(failed("remove", &folders.state))?;
-        sync(root)?;
+        replace_file::sync_directory(root)?;
         fs::remove_dir_all(&gone).map_err(failed("remove", &gone))?;
         // The lock's file last, and while it is held.
         running::clean(&folders);
@@ -328,10 +318,6 @@ fn write(path: &Path, vm: &VmDescription) -> Result<(), StoreError> {
         return Err(StoreError::TooLong { length: text.len() });
     }
     Ok(replace_file::replace(path, text.as_bytes())?)
-}
-
-fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))
 }
 
 /// Nothing but a file, and not without end.

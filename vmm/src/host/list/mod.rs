@@ -16,8 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::HostAddress;
+use ppt_files::ppt_matches::PptMatches;
 
-use super::ppt_matches::PptMatches;
 use crate::show::names;
 use fields::Field;
 use function::Candidate;

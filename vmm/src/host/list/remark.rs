@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::HostAddress;
+use ppt_files::ppt_matches::{Finding, PptMatches};
 
 use super::Selection;
 use super::function::Candidate;
-use crate::host::ppt_matches::{Finding, PptMatches};
 
 /// The most lines of a file that are named.
 const MOST_FINDINGS: usize = 20;

@@ -7,13 +7,14 @@ use std::process::{Command, Stdio};
 
 use passthru::host::vfio::sysfs;
 use passthru::pci::HostAddress;
+use ppt_files::file_error::failed;
+use ppt_files::file_text::{self, ReadError};
+use ppt_files::line_edit;
+use ppt_files::replace_file::{self, DirectoryLock, WriteError};
 
 use super::change::{Change, Edit, EditError, Edited, LinesChange, Switch, WholeFile};
 use super::inventory;
 use super::{Host, RUN};
-use crate::host::file_text::{self, ReadError};
-use crate::host::line_edit;
-use crate::host::replace_file::{self, DirectoryLock, WriteError};
 
 /// Where modprobe is if `PATH` does not say so: a user who became root may not have these in it.
 const SUPERUSER: &str = "/usr/sbin:/sbin";
@@ -111,7 +112,7 @@ pub struct Failed {
 pub fn lock() -> Result<DirectoryLock, WriteError> {
     let directory = Path::new(RUN);
     let made = fs::create_dir_all(directory);
-    made.map_err(|source| WriteError::Io { operation: "make", path: directory.to_owned(), source })?;
+    made.map_err(failed("make", directory))?;
     DirectoryLock::take_file(&directory.join("reserving"))
 }
 
@@ -251,13 +252,12 @@ impl Done<'_> {
 /// Reads, changes and replaces a file, with its directory locked from before the reading.
 fn edit(change: &LinesChange) -> Result<Vec<Edited>, ChangeError> {
     let directory = change.path.parent().unwrap_or(Path::new("/"));
-    let of_directory = |operation, source| WriteError::Io { operation, path: directory.to_owned(), source };
     if !directory.is_dir() {
         // Nothing is removed from what does not exist.
         if change.carried_out_on(&[])?.is_empty() {
             return Ok(Vec::new());
         }
-        fs::create_dir_all(directory).map_err(|source| of_directory("make", source))?;
+        fs::create_dir_all(directory).map_err(failed("make", directory)).map_err(WriteError::from)?;
     }
     let _lock = DirectoryLock::take(directory)?;
     let bytes = bytes_of(&change.path)?.unwrap_or_default();

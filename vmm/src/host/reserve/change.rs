@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use passthru::host::vfio::sysfs;
 use passthru::pci::HostAddress;
+use ppt_files::boot_key::{self, menu, variables};
+use ppt_files::file_text::ReadError;
+use ppt_files::line_edit::{self, LineEdit};
+use ppt_files::ppt_aliases::{self, PptAliases};
+use ppt_files::ppt_matches::{self, PptMatches};
+use ppt_files::replace_file::WriteError;
 
 use super::inventory::Function;
-use super::smartos;
-use crate::host::file_text::ReadError;
-use crate::host::line_edit::{self, LineEdit};
-use crate::host::ppt_aliases::{self, PptAliases};
-use crate::host::ppt_matches::{self, PptMatches};
-use crate::host::replace_file::WriteError;
 
 /// A step. The next one begins when it is done.
 #[derive(Clone, Debug)]
@@ -124,13 +124,13 @@ pub enum Edit {
     /// From such a file.
     RemoveMatch(String),
     /// The modules of the two files to GRUB's menu.
-    AddModules(smartos::Paths),
+    AddModules(boot_key::Paths),
     /// From it, as far as this program added them.
-    RemoveModules(smartos::Paths),
+    RemoveModules(boot_key::Paths),
     /// The modules of the two files to the loader's variables.
-    AddVariables(smartos::variables::Missing),
+    AddVariables(variables::Missing),
     /// From them, as far as this program added them.
-    RemoveVariables(smartos::variables::Missing),
+    RemoveVariables(variables::Missing),
 }
 
 /// A file that cannot be edited.
@@ -158,7 +158,7 @@ pub enum EditError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: smartos::menu::MenuError,
+        source: menu::MenuError,
     },
     /// A name that no script can have.
     #[error("{path:?}: a name with control characters, or of bytes that are no UTF-8, is not used")]
@@ -187,11 +187,11 @@ impl Edit {
                 .map_err(|finding| EditError::Match { path: path(), finding })?,
             Edit::RemoveMatch(entry) => PptMatches::parse(bytes).remove(entry),
             Edit::AddModules(paths) => {
-                smartos::menu::add(bytes, paths).map_err(|source| EditError::Menu { path: path(), source })?
+                menu::add(bytes, paths).map_err(|source| EditError::Menu { path: path(), source })?
             }
-            Edit::RemoveModules(paths) => smartos::menu::remove(bytes, paths),
-            Edit::AddVariables(files) => smartos::variables::add(bytes, files),
-            Edit::RemoveVariables(_) => smartos::variables::remove(bytes),
+            Edit::RemoveModules(paths) => menu::remove(bytes, paths),
+            Edit::AddVariables(files) => variables::add(bytes, files),
+            Edit::RemoveVariables(_) => variables::remove(bytes),
         })
     }
 

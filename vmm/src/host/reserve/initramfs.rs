@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use passthru::host::vfio::sysfs;
+use ppt_files::{file_text, line_edit};
 
 use super::Host;
 use super::carry_out::{self, bytes_of};
@@ -16,7 +17,6 @@ use super::change::{Change, WholeFile};
 use super::inventory::{Function, Inventory};
 use super::refusal::Refusal;
 use super::uses::Uses;
-use crate::host::{file_text, line_edit};
 
 /// Below `/etc`.
 const MODPROBE: &str = "modprobe.d/slotpass.conf";

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::HostAddress;
+use ppt_files::file_text::ReadError;
+use ppt_files::ppt_aliases::{DRIVER, PptAliases};
 
 use super::inventory::{Function, Inventory};
-use crate::host::file_text::ReadError;
-use crate::host::ppt_aliases::{DRIVER, PptAliases};
 
 /// An alias file and where it is.
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ pub mod uses;
 
 use std::path::{Path, PathBuf};
 
-use super::ppt_aliases;
+use ppt_files::ppt_aliases;
 
 /// Where this program keeps what is forgotten when the host is switched off.
 pub const RUN: &str = "/run/slotpass";

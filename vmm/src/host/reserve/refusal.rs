@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use passthru::host::vfio::OpenError;
 use passthru::pci::HostAddress;
+use ppt_files::file_text::{ReadError, quoted};
+use ppt_files::replace_file::WriteError;
 
 use super::change::EditError;
 use super::meaning::Place;
 use super::uses::Use;
-use crate::host::file_text::{ReadError, quoted};
 use crate::host::holders::Holder;
 use crate::host::physical_path::PathError;
-use crate::host::replace_file::WriteError;
 
 /// What stands in the way. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use passthru::host::vfio::sysfs;
+use ppt_files::file_text::quoted;
 
-use crate::host::file_text::quoted;
 use crate::host::reserve::Host;
 use crate::host::reserve::change::{Change, Switch};
 use crate::host::reserve::inventory::Inventory;

@@ -1,7 +1,7 @@
 //! Aliases that no function of PCI has.
 
 use super::Reason;
-use crate::host::id_text;
+use crate::id_text;
 
 /// Why this alias binds nothing, if so.
 pub fn of(alias: &[u8]) -> Option<Reason> {

@@ -3,8 +3,8 @@
 
 use super::variables::canonical;
 use super::{FILES, Paths};
-use crate::host::file_text::{self, quoted};
-use crate::host::line_edit::LineEdit;
+use crate::file_text::{self, quoted};
+use crate::line_edit::LineEdit;
 
 /// Before the lines that this program adds. The numbers behind it are of those modules of the entry, from 1, that got their
 /// types with them.
@@ -185,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::host::line_edit;
+    use crate::line_edit;
 
     fn add(bytes: &[u8]) -> Result<Vec<LineEdit>, MenuError> {
         super::add(bytes, &FILES.map(|(path, _)| path.to_owned()))

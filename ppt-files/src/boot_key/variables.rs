@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::{FILES, Paths};
-use crate::host::file_text;
-use crate::host::line_edit::LineEdit;
+use crate::file_text;
+use crate::line_edit::LineEdit;
 
 /// Before the lines that this program adds, and part of their variables' names.
 const MARK: &str = "# slotpass: files for ppt";
@@ -151,7 +151,7 @@ pub fn remove(bytes: &[u8]) -> Vec<LineEdit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::line_edit;
+    use crate::line_edit;
 
     fn add(bytes: &[u8]) -> Vec<LineEdit> {
         super::add(bytes, &missing(bytes, &FILES.map(|(path, _)| path.to_owned())))

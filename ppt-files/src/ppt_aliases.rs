@@ -13,8 +13,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use super::file_text::{self, ReadError, quoted};
-use super::id_text::IdFault;
+use crate::file_text::{self, ReadError, quoted};
+use crate::id_text::IdFault;
 pub use edit::EditError;
 use tokens::{Token, Tokens};
 

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::file_text::{self, ReadError, quoted};
-use super::id_text::{self, IdFault};
+use crate::file_text::{self, ReadError, quoted};
+use crate::id_text::{self, IdFault};
 
 /// Where it is looked for, in this order. The first that exists counts, even if it has no entries.
 pub const LOOKUP: [&str; 2] = ["/system/boot/etc/ppt_matches", "/etc/ppt_matches"];

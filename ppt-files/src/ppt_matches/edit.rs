@@ -1,7 +1,7 @@
 //! Adding and removing an entry.
 
 use super::{Finding, PptMatches, Reason};
-use crate::host::line_edit::LineEdit;
+use crate::line_edit::LineEdit;
 
 /// Before a line that this program adds: what a user wrote stays when a device is released.
 const MARK: &str = "# slotpass:";
@@ -44,7 +44,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::host::line_edit;
+    use crate::line_edit;
 
     #[test]
     fn what_another_line_says_is_not_added() {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::file_error::{FileError, failed};
+
 /// Permissions of a file that was not there.
 const MODE: u32 = 0o644;
 /// Of a program.
@@ -21,25 +23,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The host refuses.
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Another process is changing files there, and does not end.
     #[error("{}: another slotpass has been changing files there for {} seconds; look for it with: pgrep -a slotpass", path.display(), PATIENCE.as_secs())]
     Locked {
         /// The directory or file.
         path: PathBuf,
     },
-}
-
-fn error<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> WriteError + 'a {
-    move |source| WriteError::Io { operation, path: path.to_owned(), source }
 }
 
 /// The right to change files in a directory, among the processes of this program, until it is dropped or they end. Whoever
@@ -50,14 +41,14 @@ pub struct DirectoryLock(#[expect(dead_code, reason = "the lock goes when the fi
 impl DirectoryLock {
     /// Waits for it, for some seconds.
     pub fn take(directory: &Path) -> Result<DirectoryLock, WriteError> {
-        let file = File::open(directory).map_err(error("open", directory))?;
+        let file = File::open(directory).map_err(failed("open", directory))?;
         DirectoryLock::of(file, directory)
     }
 
     /// The same for a file that is there for this alone. Nobody else can open it, and keep it locked.
     pub fn take_file(path: &Path) -> Result<DirectoryLock, WriteError> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        DirectoryLock::of(file.map_err(error("open", path))?, path)
+        DirectoryLock::of(file.map_err(failed("open", path))?, path)
     }
 
     fn of(file: File, directory: &Path) -> Result<DirectoryLock, WriteError> {
@@ -69,7 +60,7 @@ impl DirectoryLock {
                 Err(TryLockError::WouldBlock) => {
                     return Err(WriteError::Locked { path: directory.to_owned() });
                 }
-                Err(TryLockError::Error(source)) => return Err(error("lock", directory)(source)),
+                Err(TryLockError::Error(source)) => return Err(failed("lock", directory)(source).into()),
             }
         }
     }
@@ -80,24 +71,24 @@ impl DirectoryLock {
 ///
 /// With [`DirectoryLock`] of the directory held.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
-    replace_as(path, contents, None)
+    Ok(replace_as(path, contents, None)?)
 }
 
 /// The same for a program, which anybody may run from the moment that it is there.
 pub fn replace_program(path: &Path, contents: &[u8]) -> Result<(), WriteError> {
-    replace_as(path, contents, Some(PROGRAM))
+    Ok(replace_as(path, contents, Some(PROGRAM))?)
 }
 
-fn replace_as(path: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), WriteError> {
+fn replace_as(path: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), FileError> {
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
         Err(source) if source.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(source) => return Err(error("find", path)(source)),
+        Err(source) => return Err(failed("find", path)(source)),
     };
     let new = beside(&target);
     let written = write_new(&new, &target, contents, mode).and_then(|()| {
-        fs::rename(&new, &target).map_err(error("replace", &target))?;
-        sync_directory(&target)
+        fs::rename(&new, &target).map_err(failed("replace", &target))?;
+        sync_directory(directory_of(&target))
     });
     if written.is_err() {
         let _ = fs::remove_file(&new);
@@ -110,8 +101,8 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => {
-            removed.map_err(error("remove", path))?;
-            sync_directory(path)
+            removed.map_err(failed("remove", path))?;
+            Ok(sync_directory(directory_of(path))?)
         }
     }
 }
@@ -124,28 +115,29 @@ fn beside(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-fn write_new(new: &Path, target: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), WriteError> {
+fn write_new(new: &Path, target: &Path, contents: &[u8], mode: Option<u32>) -> Result<(), FileError> {
     // Not what somebody else may have put there under this name.
     match fs::remove_file(new) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(error("remove", new)(source));
+            return Err(failed("remove", new)(source));
         }
         _ => {}
     }
-    let failed = error("write", new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(&failed)?;
-    file.write_all(contents).map_err(&failed)?;
+    let unwritten = failed("write", new);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(&unwritten)?;
+    file.write_all(contents).map_err(&unwritten)?;
     let old_mode = match fs::metadata(target) {
         Ok(old) => {
-            let own = file.metadata().map_err(&failed)?;
+            let own = file.metadata().map_err(&unwritten)?;
             // Only root can give files away; who is not keeps what is his.
             if old.uid() != own.uid() {
-                fchown(&file, Some(old.uid()), Some(old.gid())).map_err(&failed)?;
+                fchown(&file, Some(old.uid()), Some(old.gid())).map_err(&unwritten)?;
             } else if old.gid() != own.gid() {
                 match fchown(&file, None, Some(old.gid())) {
                     // A group that its owner is not in (any longer).
                     Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {}
-                    set => set.map_err(&failed)?,
+                    set => set.map_err(&unwritten)?,
                 }
             }
             old.mode() & 0o7777
@@ -156,22 +148,25 @@ fn write_new(new: &Path, target: &Path, contents: &[u8], mode: Option<u32>) -> R
     match file.set_permissions(Permissions::from_mode(mode)) {
         // On a file system without permissions (FAT, as boot keys have it) a new file has what it is mounted with.
         Err(source) if source.kind() == io::ErrorKind::PermissionDenied && !target.exists() => {}
-        set => set.map_err(&failed)?,
+        set => set.map_err(&unwritten)?,
     }
-    file.sync_all().map_err(&failed)
+    file.sync_all().map_err(&unwritten)
 }
 
-/// Makes a new or removed name in the directory of `path` outlive a power failure.
-fn sync_directory(path: &Path) -> Result<(), WriteError> {
-    let directory = match path.parent() {
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Makes new and removed names in a directory outlive a power failure.
+pub fn sync_directory(directory: &Path) -> Result<(), FileError> {
     let synced = File::open(directory).and_then(|file| file.sync_all());
     match synced.map_err(|source| (source.raw_os_error(), source)) {
         // Not every file system can do that to a directory; the name is changed all the same.
         Err((Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS), _)) => Ok(()),
-        synced => synced.map_err(|(_, source)| error("write", directory)(source)),
+        synced => synced.map_err(|(_, source)| failed("write", directory)(source)),
     }
 }
 
@@ -243,8 +238,8 @@ mod tests {
     fn directories_that_cannot_be_synchronized_are_no_error() {
         // /proc is such a file system.
         assert!(File::open("/proc/self").unwrap().sync_all().is_err());
-        sync_directory(Path::new("/proc/self/x")).unwrap();
-        assert!(sync_directory(Path::new("/no/such/directory/x")).is_err());
+        sync_directory(Path::new("/proc/self")).unwrap();
+        assert!(sync_directory(Path::new("/no/such/directory")).is_err());
     }
 
     #[test]

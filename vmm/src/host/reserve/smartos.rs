@@ -1,27 +1,20 @@
 //! The boot key of a SmartOS machine: the two files that its kernel gets as boot modules, and the lines that make its boot
-//! loader load them.
-//!
-//! The files are `overlay/etc/ppt_aliases` and `overlay/etc/ppt_matches` on the key. GRUB has a menu, `boot/grub/menu.lst`;
-//! illumos' loader(7) has variables, `boot/loader.conf` and what it is told beside, `boot/loader.conf.local`.
-
-pub mod menu;
-pub mod variables;
+//! loader load them: what changes in which of its files ([`ppt_files::boot_key`] has how).
 
 use std::path::{Path, PathBuf};
+
+use ppt_files::boot_key::{FILES, Paths, menu, variables};
+use ppt_files::file_text::{ReadError, lines, quoted};
+use ppt_files::ppt_aliases::{self, PptAliases};
+use ppt_files::ppt_matches::PptMatches;
 
 use super::carry_out::bytes_of;
 use super::change::{Change, Edit, LinesChange};
 use super::meaning::AliasFile;
 use super::plan::Plan;
 use super::refusal::Refusal;
-use crate::host::file_text::{ReadError, lines, quoted};
 use crate::host::physical_path::{self, PathError};
-use crate::host::ppt_aliases::{self, PptAliases};
-use crate::host::ppt_matches::PptMatches;
 
-/// Where the files are on the key, and the names that the kernel looks for.
-pub const FILES: [(&str, &str); 2] =
-    [("/overlay/etc/ppt_aliases", "etc/ppt_aliases"), ("/overlay/etc/ppt_matches", "etc/ppt_matches")];
 const MENU: &str = "boot/grub/menu.lst";
 const VARIABLES: [&str; 2] = ["boot/loader.conf", "boot/loader.conf.local"];
 
@@ -92,9 +85,6 @@ pub enum KeyError {
     #[error(transparent)]
     Refusal(#[from] Refusal),
 }
-
-/// Where the two files are on a key, in the order of [`FILES`].
-pub type Paths = [String; 2];
 
 /// A line by which a boot loader loads one of the two files.
 struct Loaded {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::file_text;
+use crate::file_text;
 
 /// What becomes of a line. Lines are counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Adding and removing an alias.
 
 use super::{DRIVER, PptAliases, Reason, fault, words};
-use crate::host::file_text::quoted;
-use crate::host::line_edit::LineEdit;
+use crate::file_text::quoted;
+use crate::line_edit::LineEdit;
 
 /// An alias that cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::host::line_edit;
+    use crate::line_edit;
 
     fn edited(bytes: &[u8], edit: impl Fn(&PptAliases) -> Vec<LineEdit>) -> Vec<u8> {
         line_edit::apply(bytes, &edit(&PptAliases::parse(bytes)))
