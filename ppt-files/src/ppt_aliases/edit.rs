@@ -1,6 +1,6 @@
 //! Adding and removing an alias.
 
-use super::{DRIVER, PptAliases, Reason, fault, words};
+use super::{DRIVER, PptAliases, Reason, words};
 use crate::file_text::quoted;
 use crate::line_edit::LineEdit;
 
@@ -32,8 +32,9 @@ impl PptAliases {
         if alias.iter().any(u8::is_ascii_control) {
             return Err(EditError::NoAlias(Reason::NoName { alias: alias.to_owned() }));
         }
-        if let Some(reason) = fault::of(alias) {
-            return Err(EditError::NoAlias(reason));
+        let text = line(alias);
+        if let Some(finding) = PptAliases::parse(&text).findings.into_iter().next() {
+            return Err(EditError::NoAlias(finding.reason));
         }
         for (number, line) in (1..).zip(&self.lines) {
             match &line.entry {
@@ -50,11 +51,6 @@ impl PptAliases {
                 _ => {}
             }
         }
-        let escaped = alias.iter().flat_map(|byte| match byte {
-            b'"' | b'\\' => vec![b'\\', *byte],
-            _ => vec![*byte],
-        });
-        let text = [DRIVER.as_bytes(), b" \""].concat().into_iter().chain(escaped).chain(*b"\"").collect();
         Ok(vec![LineEdit::Insert(self.lines.len(), text)])
     }
 
@@ -74,6 +70,19 @@ impl PptAliases {
             })
             .collect()
     }
+}
+
+/// The line that binds the alias.
+fn line(alias: &[u8]) -> Vec<u8> {
+    let mut line = [DRIVER.as_bytes(), b" \""].concat();
+    for byte in alias {
+        if matches!(byte, b'"' | b'\\') {
+            line.push(b'\\');
+        }
+        line.push(*byte);
+    }
+    line.push(b'"');
+    line
 }
 
 /// The line without the words that are this alias, and without the blanks before each.
@@ -131,7 +140,9 @@ mod tests {
         let aliases = PptAliases::parse(b"#\nnvme \"pci8086,1\"\n");
         let error = aliases.add(b"pci8086,1").unwrap_err().to_string();
         assert!(error.starts_with("line 2 binds 'pci8086,1' to driver 'nvme'"), "{error}");
-        for alias in ["/devices/pci@0,0/display@2", "pci8086,01", "nvme", "", "/pci@0,0/a\nb@1"] {
+        let too_long = format!("/pci@0,0/{}@1", "x".repeat(1013));
+        aliases.add(&too_long.as_bytes()[..1023]).unwrap();
+        for alias in ["/devices/pci@0,0/display@2", "pci8086,01", "nvme", "", "/pci@0,0/a\nb@1", &too_long] {
             assert!(matches!(aliases.add(alias.as_bytes()), Err(EditError::NoAlias(_))), "{alias}");
         }
     }
