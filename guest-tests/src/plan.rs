@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Failure, Iommu, Provisioned, Scenario};
+use crate::{DiskImage, Failure, Iommu, Provisioned, Scenario};
 
 mod devices;
 mod place;
@@ -79,6 +79,10 @@ pub struct Plan {
     multifunction: bool,
     kernel: Kernel,
     emulator: Emulator,
+    /// The drive with a whole Debian, if it is the scenario's own.
+    system: Option<DiskImage>,
+    /// That drive's boot loader starts the kernel.
+    has_boot_loader: bool,
     /// The machine has an IOMMU.
     has_iommu: bool,
     /// What the IOMMU needs on the kernel's command line, unless it is said otherwise.
@@ -102,6 +106,8 @@ impl Plan {
             multifunction: false,
             kernel: Kernel::default(),
             emulator: Emulator::default(),
+            system: None,
+            has_boot_loader: false,
             has_iommu: true,
             iommu_words: iommu.kernel_words().to_owned(),
             buses: 0,
@@ -126,6 +132,18 @@ impl Plan {
 
     pub fn kernel(&mut self, kernel: Kernel) {
         self.kernel = kernel;
+    }
+
+    /// A whole Debian on this drive, on which changes stay.
+    pub fn debian_on(&mut self, drive: &DiskImage) {
+        self.kernel = Kernel::Debian;
+        self.system = Some(drive.clone());
+    }
+
+    /// The machine is started by the boot loader that is on that drive, which has to be there by then: with the kernel, the
+    /// initramfs and the kernel's command line that it has.
+    pub fn boot_loader(&mut self) {
+        self.has_boot_loader = true;
     }
 
     pub(crate) fn is_debian(&self) -> bool {
@@ -197,15 +215,19 @@ impl Plan {
             .arg(prefixed("file:", &directory.join("console.log")))
             .args(["-serial", "stdio"]);
         if self.kernel == Kernel::Debian {
-            // Changes to the disk are gone with the machine.
-            qemu.arg("-drive")
-                .arg(prefixed("snapshot=on,format=raw,if=none,id=root,file=", &images.join("disk.img")))
-                .args(["-device", "virtio-blk-pci,drive=root,addr=2.0"])
-                .arg("-kernel")
-                .arg(images.join("vmlinuz"))
-                .arg("-initrd")
-                .arg(images.join("initrd.img"))
-                .args(["-append", &format!("{DEBIAN_KERNEL_WORDS} {}", self.iommu_words)]);
+            let drive = match &self.system {
+                Some(image) => prefixed("format=raw,if=none,id=root,file=", image.path()),
+                // Changes to the disk are gone with the machine.
+                None => prefixed("snapshot=on,format=raw,if=none,id=root,file=", &images.join("disk.img")),
+            };
+            qemu.arg("-drive").arg(drive).args(["-device", "virtio-blk-pci,drive=root,addr=2.0"]);
+            if !self.has_boot_loader {
+                qemu.arg("-kernel")
+                    .arg(images.join("vmlinuz"))
+                    .arg("-initrd")
+                    .arg(images.join("initrd.img"))
+                    .args(["-append", &format!("{DEBIAN_KERNEL_WORDS} {}", self.iommu_words)]);
+            }
         } else {
             qemu.arg("-kernel")
                 .arg(images.join("vmlinux"))

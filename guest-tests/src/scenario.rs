@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use guest::pattern;
 
-use crate::{FETCHED, Failure, Provisioned, Vmm, expect};
+use crate::{FETCHED, Failure, Kernel, Provisioned, Vmm, expect};
 
 /// One run of a scenario: its directory, which the machine sees as `/run/scenario`, and its log of steps.
 #[derive(Debug)]
@@ -82,6 +82,16 @@ impl Scenario {
     pub fn blank_image(&self, name: &str, mib: u64) -> Result<DiskImage, Failure> {
         let path = self.directory.join(name);
         File::create(&path).and_then(|file| file.set_len(mib << 20)).map_err(Failure::io("create", &path))?;
+        Ok(DiskImage { path })
+    }
+
+    /// A drive with the whole Debian that was provisioned, for a machine that keeps what it changes.
+    pub fn debian_drive(&self) -> Result<DiskImage, Failure> {
+        let path = self.directory.join("debian.img");
+        let image = self.provisioned.machine_images(Kernel::Debian)?.join("disk.img");
+        let status = Command::new("cp").arg("--sparse=always").args([&image, &path]).status();
+        let status = status.map_err(Failure::io("copy", &image))?;
+        expect!(status.success(), "cannot copy {}", image.display());
         Ok(DiskImage { path })
     }
 

@@ -103,7 +103,7 @@ fn commands_of_readme(machine: &mut Machine<'_>) -> Result<Vec<String>, Failure>
 }
 
 /// Each function and the driver that holds it, and what overrides the choice of one.
-fn drivers(machine: &mut Machine<'_>) -> Result<String, Failure> {
+pub fn drivers(machine: &mut Machine<'_>) -> Result<String, Failure> {
     machine.command(
         "look at all drivers",
         "cd /sys/bus/pci/devices\n\

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bare_metal;
+mod debian_boot;
 mod doctor;
 mod fresh_debian;
 mod host_side;
@@ -199,6 +200,7 @@ const SCENARIOS: &[Entry] = &[
     entry(Long, "ppt_further_functions", &[Amd], ppt::further_functions),
     // Installing Debian into an image takes minutes where it is not cached, and so does building the package.
     needs(Debian, entry(Long, "fresh_debian", &[Intel48], fresh_debian::from_readme)),
+    needs(Debian, entry(Long, "debian_boot", &[Intel48], debian_boot::kernel_words_and_initramfs)),
     entry(Peer, "peer_nvme_and_nic", &[Intel48, Intel39, Amd], peer::nvme_and_nic),
     entry(Peer, "peer_events", &[Intel48], peer::events),
     needs(KernelIommufd, entry(Peer, "peer_events_with_iommufd", &[Intel48], peer::events_with_iommufd)),

@@ -5,7 +5,7 @@ pub mod agrees;
 pub mod host;
 pub mod mends;
 pub mod rights_and_room;
-mod told;
+pub mod told;
 
 use guest_tests::{Bdf, Failure, GuestRun, Machine, expect};
 
