@@ -106,7 +106,7 @@ fn forgetting_ids_ends() {
     let address: HostAddress = "0000:00:04.0".parse().unwrap();
     // A file that never says that there is no such id.
     test.write("sys/bus/pci/drivers/vfio-pci/remove_id", "");
-    assert!(forget_ids(&test.host, address).unwrap());
+    assert!(drivers::forget_ids(&test.host, address).unwrap());
     let written = text(&test.at("sys/bus/pci/drivers/vfio-pci/remove_id"));
     assert_eq!(written, "1b36 0010");
 }
