@@ -40,6 +40,13 @@ pub fn prepare() -> io::Result<()> {
     unblock_signal(kick_signal()).map_err(|error| io::Error::other(error.to_string()))
 }
 
+/// From now on the ending signals end this thread's program as if it did not know them, also one that has come meanwhile.
+pub fn unblock() -> io::Result<()> {
+    ENDING.iter().try_for_each(|(signal, _)| {
+        unblock_signal(*signal).map_err(|error| io::Error::other(error.to_string()))
+    })
+}
+
 /// Stops the guest when an ending signal arrives.
 pub struct Signals {
     file: File,

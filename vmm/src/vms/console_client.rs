@@ -1,6 +1,12 @@
 //! Somebody at the serial port of a VM that runs: stdin and stdout, a terminal or not.
+//!
+//! Nothing here waits but for all of them at once: signals and the keys to leave count also while nobody reads stdout.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +23,11 @@ use crate::signals;
 const HELP: &str = "slotpass: Ctrl-A x leaves the console, Ctrl-A Ctrl-A sends Ctrl-A, Ctrl-A h shows this; the guest goes on";
 /// Bytes that wait for the guest. What is typed beyond is lost, as on a real line; a pipe is read later.
 const MOST_TYPED: usize = 64 << 10;
+/// Bytes that wait for stdout. No more are taken before it has them: what the VM's process has for who does not read it bounds.
+const MOST_HEARD: usize = 8 << 10;
+/// Bytes of one write to stdout, which may be a terminal that others have too, so that it must not be made non-blocking. A
+/// terminal that poll calls writable takes 256, where a line feed may become two of them; a pipe takes PIPE_BUF.
+const PIECE: usize = 128;
 
 /// Why there is no console.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +51,10 @@ pub enum ConsoleError {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// The user left it, or a signal ended it.
+    /// The user left it, or nobody reads stdout any more.
     User,
+    /// A signal ended it.
+    Signal,
     /// The VM hung up: it has ended.
     Vm,
 }
@@ -57,30 +70,52 @@ pub fn attach(path: &Path) -> Result<Left, ConsoleError> {
     signals::prepare()?;
     let ended = signals::descriptor()?;
     let input = Input::with_help(io::stdin().as_fd().try_clone_to_owned()?, HELP)?;
-    Client { stream, input, typed: VecDeque::new(), has_ended: false }.run(ended.as_fd())
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?.into();
+    let left = Client::new(stream, input, stdout).run(io::stdin().as_fd(), ended.as_fd());
+    if !matches!(left, Ok(Left::Signal)) {
+        // What is said after this may wait for who reads it, and a signal ends that too.
+        signals::unblock()?;
+    }
+    left
 }
 
 struct Client {
     stream: UnixStream,
     input: Input,
+    stdout: File,
     typed: VecDeque<u8>,
+    heard: VecDeque<u8>,
     /// Nothing more will be typed.
     has_ended: bool,
 }
 
+/// What there is to do.
+struct Ready {
+    signal: bool,
+    stdout: PollFlags,
+    stream: bool,
+    stdin: bool,
+}
+
 impl Client {
-    fn run(mut self, signals: BorrowedFd<'_>) -> Result<Left, ConsoleError> {
-        let stdin = io::stdin();
-        let mut output = io::stdout().lock();
+    fn new(stream: UnixStream, input: Input, stdout: File) -> Client {
+        Client { stream, input, stdout, typed: VecDeque::new(), heard: VecDeque::new(), has_ended: false }
+    }
+
+    fn run(mut self, stdin: BorrowedFd<'_>, signals: BorrowedFd<'_>) -> Result<Left, ConsoleError> {
         loop {
-            let [signal, closed, stream, typed] = match self.wait(signals, stdin.as_fd(), output.as_fd()) {
+            let ready = match self.wait(stdin, signals) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 ready => ready?,
             };
-            if signal || closed {
+            if ready.signal {
+                return Ok(Left::Signal);
+            }
+            // Whoever read it has seen enough.
+            if ready.stdout.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
                 return Ok(Left::User);
             }
-            if typed {
+            if ready.stdin {
                 match self.input.on_readable(4096) {
                     ConsoleInput::Bytes(bytes) => self.typed.extend(bytes),
                     ConsoleInput::Eof => self.has_ended = true,
@@ -89,37 +124,47 @@ impl Client {
                 self.typed.truncate(MOST_TYPED);
             }
             self.send()?;
-            if stream && let Some(left) = self.hear(&mut output)? {
-                return Ok(left);
+            if ready.stdout.contains(PollFlags::OUT) && !self.show()? {
+                return Ok(Left::User);
+            }
+            if ready.stream && self.heard.is_empty() && !self.hear()? {
+                return Ok(Left::Vm);
             }
         }
     }
 
-    /// Whether there is a signal, nobody who reads stdout, something at the stream, and something on stdin.
-    fn wait(
-        &self,
-        signals: BorrowedFd<'_>,
-        stdin: BorrowedFd<'_>,
-        stdout: BorrowedFd<'_>,
-    ) -> io::Result<[bool; 4]> {
-        let mut stream = PollFlags::IN;
+    fn wait(&self, stdin: BorrowedFd<'_>, signals: BorrowedFd<'_>) -> io::Result<Ready> {
+        // Without any, what is told without being asked for: the other end is closed.
+        let mut stdout = PollFlags::empty();
+        stdout.set(PollFlags::OUT, !self.heard.is_empty());
+        let mut stream = PollFlags::empty();
+        stream.set(PollFlags::IN, self.heard.is_empty());
         stream.set(PollFlags::OUT, !self.typed.is_empty());
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(signals, PollFlags::IN),
-            // What is told without being asked for: the other end is closed.
-            PollFd::from_borrowed_fd(stdout, PollFlags::empty()),
-            PollFd::from_borrowed_fd(self.stream.as_fd(), stream),
-        ];
         // What a person types is always looked at, for the way out.
         let reads = !self.has_ended
             && self.input.watch_fd().is_some()
             && (self.input.is_terminal() || self.typed.is_empty());
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.stdout.as_fd(), stdout),
+        ];
+        // That it has hung up is told over and over, and is for later while stdout does not take what came before that.
+        if !stream.is_empty() {
+            fds.push(PollFd::from_borrowed_fd(self.stream.as_fd(), stream));
+        }
         if reads {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
         poll(&mut fds, None)?;
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        Ok([(); 4].map(|_| ready.next().unwrap_or_default()))
+        let mut flags = fds.iter().map(PollFd::revents);
+        // In the order of `fds`.
+        let mut next = || flags.next().unwrap_or(PollFlags::empty());
+        Ok(Ready {
+            signal: !next().is_empty(),
+            stdout: next(),
+            stream: !stream.is_empty() && !next().is_empty(),
+            stdin: reads && !next().is_empty(),
+        })
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -140,20 +185,31 @@ impl Client {
         Ok(())
     }
 
-    fn hear(&mut self, output: &mut impl Write) -> io::Result<Option<Left>> {
-        let mut buffer = [0; 8192];
+    /// Takes what the VM says; false: it has hung up.
+    fn hear(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; MOST_HEARD];
         match self.stream.read(&mut buffer) {
-            Ok(0) => Ok(Some(Left::Vm)),
+            Ok(0) => Ok(false),
             Ok(length) => {
-                let bytes = buffer.get(..length).unwrap_or_default();
-                match output.write_all(bytes).and_then(|()| output.flush()) {
-                    // Whoever read it has seen enough.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(Left::User)),
-                    written => written.map(|()| None),
-                }
+                self.heard.extend(buffer.iter().take(length));
+                Ok(true)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(Left::Vm)),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a piece to stdout, which takes some; false: nobody reads it any more.
+    fn show(&mut self) -> io::Result<bool> {
+        let (bytes, _) = self.heard.as_slices();
+        match self.stdout.write(bytes.get(..PIECE).unwrap_or(bytes)) {
+            Ok(length) => {
+                self.heard.drain(..length);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -1,13 +1,12 @@
 //! The process that runs one VM: the same program, in a session of its own, with its log instead of a terminal.
 
-use std::io::{self, Write};
+mod platform_log;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
-use env_logger::{Builder, Target, WriteStyle};
-use log::{LevelFilter, error, info, warn};
+use log::{error, info, warn};
 use ppt_files::file_error::{FileError, failed};
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use super::console_server::ConsoleServer;
 use super::folders::{Folders, VmFolders};
 use super::rotating_file::{self, RotatingFile};
 use super::running::{self, LockError, VmLock};
+use super::start_pipe::StartPipe;
 use super::store::{Store, StoreError};
 use crate::config::IncompleteError;
 use crate::control::Stop;
@@ -23,9 +23,6 @@ use crate::host::device_records::DeviceRecords;
 use crate::machine::{self, Description, MachineError, Ready};
 use crate::ppt::PptHost;
 use crate::signals;
-
-/// What the process says on stdout, a line, when the guest runs. Before it are errors only.
-pub const RUNNING: &str = "running";
 
 /// How a VM is run.
 #[derive(Debug)]
@@ -70,8 +67,13 @@ pub enum ProcessError {
     File(#[from] FileError),
 }
 
-/// Runs a VM to its end. An error is for whoever waits for the guest to run; the log has it as well.
+/// Runs a VM to its end. Whoever waits at stdout for the guest to run is told of an error by that; the log has it as well.
 pub fn run(options: &Options) -> Result<Stop, ProcessError> {
+    let start = Arc::new(StartPipe::of_stdout().map_err(failed("use", Path::new("stdout")))?);
+    run_for(options, &start).inspect_err(|error| start.say_failed(error))
+}
+
+fn run_for(options: &Options, start: &Arc<StartPipe>) -> Result<Stop, ProcessError> {
     // A signal of the terminal that this was started from ends nothing.
     let _ = rustix::process::setsid();
     // Others are taken when there is a machine to end.
@@ -86,14 +88,19 @@ pub fn run(options: &Options) -> Result<Stop, ProcessError> {
     drop(changes);
     let lock = Arc::new(lock);
     let ran = Arc::new(AtomicBool::new(false));
-    let stop = start_log(&folders, options.verbose).and_then(|()| {
+    let log = folders.platform_log();
+    let logs = platform_log::begin(&log, options.verbose, start.clone()).map_err(failed("open", &log));
+    let stop = logs.map_err(ProcessError::from).and_then(|()| {
         let pid = std::process::id();
         info!("start: slotpass {}, process {pid}: {}", env!("CARGO_PKG_VERSION"), vm.to_json());
-        run_locked(options, &folders, Starter { lock: lock.clone(), ran: ran.clone() }, vm.file.description())
+        let starter = Starter { pipe: start.clone(), lock: lock.clone(), ran: ran.clone() };
+        run_locked(options, &folders, starter, vm.file.description())
     });
     match &stop {
         Ok(stop) => info!("end: {}", said(stop)),
         Err(error) => {
+            // Before the log has it, whose errors are passed on as well.
+            start.say_failed(error);
             error.to_string().lines().for_each(|line| error!("{line}"));
             let ran = ran.load(Ordering::Relaxed);
             info!(
@@ -156,6 +163,7 @@ fn run_locked(
 /// Whoever waits for the guest to run.
 #[derive(Debug)]
 struct Starter {
+    pipe: Arc<StartPipe>,
     lock: Arc<VmLock>,
     /// The guest has run.
     ran: Arc<AtomicBool>,
@@ -166,8 +174,7 @@ impl Ready for Starter {
         if let Err(error) = self.lock.say_running() {
             warn!("the VM's lock: {error}");
         }
-        let mut out = io::stdout().lock();
-        match writeln!(out, "{RUNNING}").and_then(|()| out.flush()) {
+        match self.pipe.say_running() {
             Ok(()) => {
                 self.ran.store(true, Ordering::Relaxed);
                 info!("the guest runs");
@@ -179,21 +186,4 @@ impl Ready for Starter {
             }
         }
     }
-}
-
-fn start_log(folders: &VmFolders, verbose: u8) -> Result<(), ProcessError> {
-    let path = folders.platform_log();
-    let file = RotatingFile::open(&path, rotating_file::LIMIT).map_err(failed("open", &path))?;
-    let level = if verbose > 0 { LevelFilter::Debug } else { LevelFilter::Info };
-    let mut builder = Builder::new();
-    builder.filter_level(level).write_style(WriteStyle::Never).target(Target::Pipe(Box::new(file)));
-    builder.format(|out, record| {
-        let time = humantime::format_rfc3339_millis(SystemTime::now());
-        let level = record.level().as_str().to_lowercase();
-        writeln!(out, "{time} {level}: {}", record.args())
-    });
-    // A process runs one VM; a log that is there already has it too.
-    let _ = builder.try_init();
-    std::panic::set_hook(Box::new(|panic| error!("{panic}")));
-    Ok(())
 }

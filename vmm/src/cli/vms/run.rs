@@ -1,11 +1,12 @@
 //! `slotpass start` and `stop`, and the process between them.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use log::Level;
 use uuid::Uuid;
 
 use super::Places;
@@ -18,7 +19,8 @@ use crate::vms::store::StoreError;
 
 /// Starts a VM, in a process of its own, and returns when its guest runs
 ///
-/// Until then Ctrl-C calls it off. What slotpass says later is in the VM's log (`slotpass log`).
+/// Until then warnings are shown, and at a terminal what takes long; Ctrl-C calls it off. What slotpass says later is in the
+/// VM's log (`slotpass log`), which has that too.
 #[derive(Debug, Args)]
 pub struct Start {
     /// uuid or alias
@@ -68,7 +70,15 @@ pub enum RunError {
 pub fn start(Start { vm, accept_dirty, places }: Start, verbose: u8) -> Result<(), RunError> {
     let store = places.store();
     let uuid = store.uuid_of(&vm)?;
-    Ok(launch::launch(store.folders(), uuid, accept_dirty, verbose)?)
+    let mut err = io::stderr();
+    // Progress is for who waits at a terminal, as with `run`.
+    let least = if verbose > 0 || err.is_terminal() { Level::Info } else { Level::Warn };
+    let say = |level: Level, text: &str| {
+        if level <= least {
+            let _ = writeln!(err, "slotpass: {}: {text}", level.as_str().to_lowercase());
+        }
+    };
+    Ok(launch::launch(store.folders(), uuid, accept_dirty, verbose, say)?)
 }
 
 pub fn stop(Stop { vm, force, timeout, places }: Stop) -> Result<(), RunError> {
@@ -85,7 +95,7 @@ pub fn stop(Stop { vm, force, timeout, places }: Stop) -> Result<(), RunError> {
     Ok(())
 }
 
-/// stdout is read by `start`, which says what comes there.
+/// stdout is read by `start`, which is told of errors there.
 pub fn process(
     Process { vm, accept_dirty, places }: Process,
     verbose: u8,
@@ -94,9 +104,6 @@ pub fn process(
     let options = Options { folders: places.folders(), vm, accept_dirty, verbose, ppt };
     match process::run(&options) {
         Ok(stop) => exit::code(&stop),
-        Err(error) => {
-            let _ = writeln!(io::stdout(), "{error}");
-            exit::FAILED
-        }
+        Err(_) => exit::FAILED,
     }
 }

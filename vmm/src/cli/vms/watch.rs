@@ -89,6 +89,8 @@ pub fn console(Console { vm, places }: Console) -> Result<(), WatchError> {
     let message = match left {
         Left::User => "the console is left; the VM goes on",
         Left::Vm => "the VM has ended",
+        // Who sent it knows; and who reads stderr may be who no longer reads stdout.
+        Left::Signal => return Ok(()),
     };
     let _ = writeln!(io::stderr(), "\nslotpass: {message}");
     Ok(())
