@@ -94,7 +94,7 @@ pub fn stop(folders: &VmFolders, name: &str, limit: Duration) -> Result<(), Stop
         let is_first = heard.is_none() && refusal.is_none();
         if now >= next && (is_first || now < until) {
             let left = until.saturating_duration_since(now).clamp(SHORTEST_ANSWER, LONGEST_ANSWER);
-            let pause = match press(folders, left) {
+            let pause = match press(folders, first, left) {
                 Ok(listens) => {
                     heard = Some(listens);
                     if listens { HEARD } else { DEAF }
@@ -119,9 +119,13 @@ pub fn stop(folders: &VmFolders, name: &str, limit: Duration) -> Result<(), Stop
     Ok(())
 }
 
-/// Whether the guest has asked to be told.
-fn press(folders: &VmFolders, limit: Duration) -> Result<bool, ClientError> {
+/// Presses the button of the VM that `process` runs. Whether its guest has asked to be told.
+fn press(folders: &VmFolders, process: u32, limit: Duration) -> Result<bool, ClientError> {
     let mut client = Client::connect_within(&folders.control_socket(), limit)?;
+    // A process that still holds the lock now is the one that has made this socket. That of a later start is not to stop.
+    if running::state(folders).pid() != Some(process) {
+        return Ok(false);
+    }
     let answer = client.ask(&json!({ "command": "power-button" }), Duration::ZERO)?;
     Ok(answer.get("heard") == Some(&json!(true)))
 }
@@ -214,6 +218,28 @@ mod tests {
         });
         stop(&vm, "web", PATIENCE).unwrap();
         server.join().unwrap();
+    }
+
+    #[test]
+    fn the_button_of_a_vm_that_was_started_again_meanwhile_is_not_pressed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders { state: folder.path().join("s"), run: folder.path().join("r") };
+        let vm = folders.of_vm(Uuid::new_v4());
+        let lock = running::VmLock::take(&vm).unwrap();
+        lock.say_running().unwrap();
+        let listener = UnixListener::bind(vm.control_socket()).unwrap();
+        let path = vm.lock();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            fs::write(path, "1\nrunning\n").unwrap();
+            writeln!(stream, "{{\"protocol\":{VERSION}}}").unwrap();
+            let mut asked = String::new();
+            BufReader::new(stream).read_line(&mut asked).unwrap();
+            asked
+        });
+        stop(&vm, "web", PATIENCE).unwrap();
+        assert_eq!(server.join().unwrap(), "");
+        drop(lock);
     }
 
     #[test]

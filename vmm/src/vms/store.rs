@@ -66,6 +66,12 @@ pub enum StoreError {
         /// VMs whose description cannot be read, of which one may be meant.
         unread: Vec<String>,
     },
+    /// It went while this was about to change or to start it.
+    #[error("VM {uuid} was deleted meanwhile")]
+    Deleted {
+        /// The VM.
+        uuid: Uuid,
+    },
     /// Descriptions that were edited by hand.
     #[error("more than one VM has the alias {alias:?}: {vms}; name the one that is meant by its uuid")]
     Ambiguous {
@@ -240,7 +246,7 @@ impl Store {
         let folders = self.folders.of_vm(uuid);
         let _names = DirectoryLock::take(&self.folders.state)?;
         // Its process takes this before it reads the description, and is seen to run from then on.
-        let _vm = DirectoryLock::take(&folders.state)?;
+        let _vm = self.lock_description(uuid)?;
         let old = self.read(uuid)?;
         let new =
             changes::update(&old, change, running::state(&folders), &ThisHost).map_err(StoreError::Fields)?;
@@ -255,7 +261,7 @@ impl Store {
         let folders = self.folders.of_vm(uuid);
         let _names = DirectoryLock::take(root)?;
         // A start that has read the description has the VM's lock as well when it gives this one up.
-        let _vm = DirectoryLock::take(&folders.state)?;
+        let _vm = self.lock_description(uuid)?;
         let lock = self.lock(uuid)?;
         let gone = root.join(format!("{UNFINISHED}{uuid}"));
         let _ = fs::remove_dir_all(&gone);
@@ -280,8 +286,18 @@ impl Store {
 
     /// Holds off changes to a VM's description, and gives it.
     pub fn read_locked(&self, uuid: Uuid) -> Result<(VmDescription, DirectoryLock), StoreError> {
-        let lock = DirectoryLock::take(&self.folders.of_vm(uuid).state)?;
+        let lock = self.lock_description(uuid)?;
         Ok((self.read(uuid)?, lock))
+    }
+
+    fn lock_description(&self, uuid: Uuid) -> Result<DirectoryLock, StoreError> {
+        let folder = self.folders.of_vm(uuid).state;
+        let lock = DirectoryLock::take(&folder);
+        // Whoever has waited for a `delete` has the lock of a folder without a name.
+        if matches!(fs::symlink_metadata(&folder), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Err(StoreError::Deleted { uuid });
+        }
+        Ok(lock?)
     }
 
     /// An alias names one VM. Gives the other VMs.

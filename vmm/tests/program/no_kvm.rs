@@ -1,19 +1,8 @@
 //! Machines where `/dev/kvm` is not there, is something else, or is somebody else's.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::support::{Slotpass, holder_of, program, skipped};
-
-/// Whether a command can be given here, by trying it with another program in the place of slotpass.
-fn permitted(wrapper: &[&str], test: &str) -> bool {
-    let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).arg(program()).arg("--version");
-    let works = command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
-    if !works {
-        skipped(test, &format!("not permitted here: {command:?}"));
-    }
-    works
-}
+use crate::support::{Slotpass, holder_of, permitted, skipped};
 
 fn refused_under(wrapper: &[&str], parts: &[&str], test: &str) {
     if permitted(wrapper, test) {

@@ -4,6 +4,8 @@ mod consoles;
 mod crashes;
 mod life;
 mod logs;
+mod races;
+mod starts;
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,7 +38,11 @@ impl Vms {
 
     /// The program with these arguments and the VMs of this.
     fn slotpass(&self, arguments: &str) -> Slotpass {
-        let mut run = Slotpass::new().args(arguments.split_whitespace());
+        self.by(Slotpass::new(), arguments)
+    }
+
+    fn by(&self, run: Slotpass, arguments: &str) -> Slotpass {
+        let mut run = run.args(arguments.split_whitespace());
         run.command().env("SLOTPASS_STATE_DIR", self.path("state")).env("SLOTPASS_RUN_DIR", self.path("run"));
         run
     }
@@ -104,6 +110,16 @@ impl Vms {
     fn left(&self, uuid: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path("run").join(uuid)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// How many processes run this VM.
+    fn processes(&self, uuid: &str) -> usize {
+        let is_one = |entry: &fs::DirEntry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.contains(&b"vm-process".as_slice()) && words.contains(&uuid.as_bytes())
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter(is_one).count()
     }
 
     /// A client of a VM's console whose stdin stays open.

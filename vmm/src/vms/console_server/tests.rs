@@ -92,6 +92,36 @@ fn a_client_that_reads_nothing_holds_up_nobody_and_is_told_what_it_lost() {
 }
 
 #[test]
+fn a_client_that_reads_again_is_told_how_much_it_lost_and_loses_nothing_more() {
+    let mut served = served();
+    let mut stuck = served.connect();
+    let mut other = served.connect();
+    let line = format!("{}\n", "x".repeat(999));
+    let mut said = 0;
+    for _ in 0..2000 {
+        served.guest.write_all(line.as_bytes()).unwrap();
+        // By then it was there for all of them.
+        expect(&mut other, &line);
+        said += line.len();
+    }
+    let (begin, end) = ("\r\nslotpass: ", " bytes of output were left out here\r\n");
+    let mut got = Vec::new();
+    while !got.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        stuck.read_exact(&mut byte).unwrap();
+        got.extend(byte);
+    }
+    let got = String::from_utf8(got).unwrap();
+    let (before, note) = got.split_once(begin).unwrap();
+    let lost: usize = note.strip_suffix(end).unwrap().parse().unwrap();
+    assert!(lost > 0 && before.chars().all(|c| c == 'x' || c == '\n'), "{lost}");
+    assert_eq!(before.len() + lost, said);
+    served.guest.write_all(b"and now\n").unwrap();
+    expect(&mut stuck, "and now\n");
+    served.server.end();
+}
+
+#[test]
 fn a_guest_that_reads_nothing_takes_nobody_else_s_output() {
     let mut served = served();
     let mut client = served.connect();

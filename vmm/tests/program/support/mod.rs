@@ -13,6 +13,7 @@ pub use slotpass::{Slotpass, program};
 use std::any::type_name;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// Says that a test cannot do its work here. Not by `eprintln!`, which the test harness keeps for itself.
 pub fn skipped(name: &str, why: &str) {
@@ -33,6 +34,17 @@ pub fn has_kvm(test: &str) -> bool {
             false
         }
     }
+}
+
+/// Whether a command can be given here, by trying it with another program in the place of slotpass.
+pub fn permitted(wrapper: &[&str], test: &str) -> bool {
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(program()).arg("--version");
+    let works = command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
+    if !works {
+        skipped(test, &format!("not permitted here: {command:?}"));
+    }
+    works
 }
 
 /// Ends the test, as skipped, where there is no KVM.

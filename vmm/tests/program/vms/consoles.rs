@@ -1,6 +1,7 @@
 //! Those who are at a VM's serial port.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use super::Vms;
@@ -47,6 +48,34 @@ fn who_reads_nothing_stops_no_guest() {
     stuck[1].read_to_end(&mut got).unwrap();
     let got = String::from_utf8_lossy(&got);
     assert!(got.len() < 1 << 20 && got.contains("line        0 of"), "{}", got.len());
+}
+
+#[test]
+fn a_signal_ends_a_console_whose_output_nobody_reads() {
+    needs_kvm!();
+    let vms = Vms::new();
+    vms.create("web", "lines=3000 halt");
+    vms.start("web");
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // SAFETY: no pointers; the smallest pipe there is, one page.
+        assert!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } > 0);
+        let mut console = vms.slotpass("console web");
+        console.command().stdout(writer.try_clone().unwrap());
+        let console = console.start_with_own_stdout();
+        // New clients are shown 16 KiB; the pipe that it has takes less.
+        vms.wait_until("a full pipe", || is_full(&writer));
+        console.signal(signal);
+        console.end().expect_code(0);
+        drop(reader);
+    }
+    assert_eq!(vms.state("web"), "running");
+}
+
+fn is_full(pipe: &std::io::PipeWriter) -> bool {
+    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, which poll writes to.
+    unsafe { libc::poll(&mut poll, 1, 0) == 0 }
 }
 
 #[test]

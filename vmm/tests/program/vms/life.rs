@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use serde_json::json;
 
 use super::Vms;
-use crate::support::{Pty, needs_kvm};
+use crate::support::{Pty, Slotpass, needs_kvm};
 
 #[test]
 fn from_create_to_delete() {
@@ -178,4 +178,21 @@ fn json_and_arguments_that_are_refused() {
     let damaged = vms.path("state").join("a1b5c0de-0000-4000-8000-000000000001");
     fs::create_dir(damaged).unwrap();
     vms.run("vms").expect_code(1).expect_stdout(&uuid).expect_stderr("vm.json: No such file");
+}
+
+#[test]
+fn folders_may_be_named_before_and_after_a_command_of_ctl() {
+    let vms = Vms::new();
+    let uuid = vms.create("web", "halt");
+    let places =
+        format!("--state-dir {} --run-dir {}", vms.path("state").display(), vms.path("run").display());
+    for arguments in [
+        format!("ctl {places} --vm web list"),
+        format!("ctl --vm web list {places}"),
+        format!("stop web {places}"),
+    ] {
+        // Without what the environment says of them.
+        let ended = Slotpass::new().args(arguments.split_whitespace()).end();
+        ended.expect_code(1).expect_stderr(&format!("VM {uuid} (web) is not running"));
+    }
 }
