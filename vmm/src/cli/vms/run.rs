@@ -71,14 +71,18 @@ pub fn start(Start { vm, accept_dirty, places }: Start, verbose: u8) -> Result<(
     let store = places.store();
     let uuid = store.uuid_of(&vm)?;
     let mut err = io::stderr();
-    // Progress is for who waits at a terminal, as with `run`.
-    let least = if verbose > 0 || err.is_terminal() { Level::Info } else { Level::Warn };
+    let is_terminal = err.is_terminal();
     let say = |level: Level, text: &str| {
-        if level <= least {
+        if is_shown(level, is_terminal, verbose) {
             let _ = writeln!(err, "slotpass: {}: {text}", level.as_str().to_lowercase());
         }
     };
     Ok(launch::launch(store.folders(), uuid, accept_dirty, verbose, say)?)
+}
+
+/// Progress is for who waits at a terminal, as with `run`; warnings are for everybody.
+fn is_shown(level: Level, is_terminal: bool, verbose: u8) -> bool {
+    level <= Level::Warn || is_terminal || verbose > 0
 }
 
 pub fn stop(Stop { vm, force, timeout, places }: Stop) -> Result<(), RunError> {
@@ -105,5 +109,23 @@ pub fn process(
     match process::run(&options) {
         Ok(stop) => exit::code(&stop),
         Err(_) => exit::FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_shown_at_a_terminal() {
+        for (level, is_terminal, verbose, shown) in [
+            (Level::Warn, false, 0, true),
+            (Level::Error, false, 0, true),
+            (Level::Info, false, 0, false),
+            (Level::Info, true, 0, true),
+            (Level::Info, false, 1, true),
+        ] {
+            assert_eq!(is_shown(level, is_terminal, verbose), shown, "{level} {is_terminal} {verbose}");
+        }
     }
 }

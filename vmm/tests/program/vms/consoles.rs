@@ -54,8 +54,9 @@ fn who_reads_nothing_stops_no_guest() {
 fn a_signal_ends_a_console_whose_output_nobody_reads() {
     needs_kvm!();
     let vms = Vms::new();
-    vms.create("web", "lines=3000 halt");
+    vms.create("web", "lines=1000 halt");
     vms.start("web");
+    vms.wait_for_output("web", "ok lines");
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let (reader, writer) = std::io::pipe().unwrap();
         // SAFETY: no pointers; the smallest pipe there is, one page.
@@ -63,7 +64,7 @@ fn a_signal_ends_a_console_whose_output_nobody_reads() {
         let mut console = vms.slotpass("console web");
         console.command().stdout(writer.try_clone().unwrap());
         let console = console.start_with_own_stdout();
-        // New clients are shown 16 KiB; the pipe that it has takes less.
+        // New clients are shown 16 KiB at once; the pipe that it has takes less.
         vms.wait_until("a full pipe", || is_full(&writer));
         console.signal(signal);
         console.end().expect_code(0);
