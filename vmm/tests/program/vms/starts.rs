@@ -1,9 +1,10 @@
 //! What `start` says, and a VM that is starting.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
@@ -28,16 +29,16 @@ impl Held {
         vms.wait_for_state("web", "starting");
         Held { vms, uuid, log, start }
     }
+}
 
-    /// Lets it go on. Gives what it notes until it ends.
-    fn go_on(&self) -> JoinHandle<String> {
-        let log = self.log.clone();
-        thread::spawn(move || {
-            let mut text = String::new();
-            File::open(log).unwrap().read_to_string(&mut text).unwrap();
-            text
-        })
-    }
+/// Lets the process that waits at this log go on. Gives what it notes until it ends.
+fn go_on(log: &Path) -> JoinHandle<String> {
+    let log = log.to_owned();
+    thread::spawn(move || {
+        let mut text = String::new();
+        File::open(log).unwrap().read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn a_vm_that_is_starting_is_started_once_and_has_no_console_yet() {
     vms.run("start web").expect_refusal(&[&held.uuid, "it is starting already", &process]);
     vms.run("delete web").expect_refusal(&["it is starting already", &process, "slotpass stop"]);
     vms.run("update web cpus=2").expect_refusal(&["currently: starting", &process]);
-    held.go_on();
+    go_on(&held.log);
     held.start.end().expect_code(0).expect_silent_stderr();
     assert_eq!((vms.state("web").as_str(), vms.processes(&held.uuid)), ("running", 1));
 }
@@ -59,9 +60,8 @@ fn a_start_that_is_killed_calls_the_vm_off() {
     needs_kvm!();
     let held = Held::new("halt");
     held.start.signal(libc::SIGKILL);
-    let log = held.go_on();
     held.start.end().expect_signal(libc::SIGKILL);
-    let log = log.join().unwrap();
+    let log = go_on(&held.log).join().unwrap();
     assert!(
         log.contains("nobody waits any more") && log.contains("end: ended by whoever started it"),
         "{log}"
@@ -75,12 +75,30 @@ fn a_start_that_does_not_go_on_keeps_no_guest_waiting() {
     needs_kvm!();
     let held = Held::new("halt");
     held.start.signal(libc::SIGSTOP);
-    held.go_on();
+    go_on(&held.log);
     held.vms.wait_for_state("web", "running");
     held.vms.wait_for_output("web", "exit: halt");
     held.start.signal(libc::SIGCONT);
     held.start.end().expect_code(0).expect_silent_stderr();
     assert_eq!(held.vms.state("web"), "running");
+}
+
+#[test]
+fn a_pipe_that_is_full_keeps_no_guest_waiting() {
+    needs_kvm!();
+    let vms = Vms::new();
+    let uuid = vms.create("web", "halt");
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    // SAFETY: no pointers; the smallest pipe there is, one page.
+    assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) }, 4096);
+    writer.write_all(&[b'x'; 4096]).unwrap();
+    let mut run = vms.slotpass(&format!("vm-process {uuid}"));
+    run.command().stdout(writer);
+    let run = run.start_with_own_stdout();
+    vms.wait_for_output("web", "exit: halt");
+    assert_eq!(vms.state("web"), "running");
+    vms.run("stop --force web").expect_code(0);
+    run.end().expect_code(0);
 }
 
 #[test]
@@ -98,7 +116,7 @@ fn a_vm_that_is_starting_is_stopped_when_its_guest_listens() {
     needs_kvm!();
     let held = Held::new("power-button poweroff");
     let stop = held.vms.slotpass("stop web").start();
-    let log = held.go_on();
+    let log = go_on(&held.log);
     held.start.end().expect_code(0);
     stop.end().expect_code(0).expect_silent_stderr();
     assert!(log.join().unwrap().contains("end: the guest switched itself off"));
@@ -116,7 +134,7 @@ fn a_vm_that_is_starting_can_be_ended_by_force() {
         let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
         u64::from_str_radix(pending.trim(), 16).unwrap() & 1 << (libc::SIGTERM - 1) != 0
     });
-    let log = held.go_on();
+    let log = go_on(&held.log);
     held.start.end().expect_code(0);
     stop.end().expect_code(0);
     assert!(log.join().unwrap().contains("end: ended by SIGTERM"));
