@@ -77,6 +77,7 @@ guest_images() {
   cp -r "$here/machine/l2-checks" "$root/checks"
   unpack_modules "$root" nvme nvme
   unpack_modules "$root" e1000e e1000e
+  unpack_modules "$root" button button evdev
   pack "$root" "$dir/l2.cpio"
   rm -rf "$root"
 

@@ -146,11 +146,16 @@ pub fn whole_life(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> 
 
     kill(&mut machine, "web")?;
     expect!(records(&mut machine)?.len() == 2, "a record stays of each function that is dirty");
-    let words = format!("update web \"cmdline={LINUX_WORDS} check=busy\"");
+    // It listens to its power button, and is in the middle of writing when that is pressed.
+    let words = format!("update web \"cmdline={LINUX_WORDS} check=power_button,busy\"");
     slotpass(&mut machine, "other checks", &words)?;
     slotpass(&mut machine, "start again", "start web")?;
     await_console(&mut machine, "web", "check busy ok", 2)?;
-    slotpass(&mut machine, "stop by force", "stop web --force")?;
+    slotpass(&mut machine, "stop by its button", "stop web")?;
+    let said = slotpass(&mut machine, "what it said of it", "log --console web")?;
+    expect!(said.contains("its power button was pressed"), "the guest did not see its button:\n{said}");
+    let log = slotpass(&mut machine, "its end", "log web")?;
+    expect!(log.contains("end: the guest switched itself off"), "{log}");
     expect!(records(&mut machine)?.is_empty(), "no record is left");
     machine.expect_nothing_left()?;
 
