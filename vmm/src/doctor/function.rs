@@ -11,6 +11,7 @@ use super::facts::function::{Asked, Found, Function};
 use super::facts::host::Host;
 use super::facts::process::Process;
 use super::finding::{Check, Finding, Remedy, Subject};
+use super::host::by_group;
 use super::kernel_parameter;
 
 /// All of it. `require_reset` is run's option of that name.
@@ -190,9 +191,30 @@ impl One<'_> {
     }
 
     fn access(&self) -> Option<Finding> {
+        let is_handed_over = self.function.sysfs.file.is_some();
+        match self.function.by_device_file {
+            false if is_handed_over => {
+                return Some(
+                    self.problem(
+                        Check::Access,
+                        "its file is handed over, and --iommufd off opens functions by group",
+                    )
+                    .mended(Remedy::arguments("open functions by their own files", "--iommufd auto"))
+                    .mended(Remedy::by_hand("name it by its address, and hand no file over")),
+                );
+            }
+            true if self.is_bound() && self.function.sysfs.cdev.is_none() => {
+                return Some(
+                    self.problem(Check::Access, "it has no file below /dev/vfio/devices")
+                        .because("this kernel's VFIO knows groups only (CONFIG_VFIO_DEVICE_CDEV)")
+                        .mended(by_group()),
+                );
+            }
+            _ => {}
+        }
         let (true, Some(file)) = (self.is_bound(), self.function.file.as_deref()) else { return None };
         // What was opened by somebody else needs no right.
-        if self.function.sysfs.file.is_some() {
+        if is_handed_over {
             return None;
         }
         let user = &self.process.user;

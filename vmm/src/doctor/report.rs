@@ -125,7 +125,7 @@ fn host(facts: &Facts) -> String {
     let _ = writeln!(text, "IOMMU table: {:?}; groups: {}", host.table, host.groups);
     let _ = writeln!(
         text,
-        "interrupt remapping: {:?}; unsafe interrupts: {}",
+        "interrupt remapping: {:?}; unsafe interrupts: {:?}",
         host.remapping, host.unsafe_interrupts
     );
     for unit in &host.units {

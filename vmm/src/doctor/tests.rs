@@ -5,7 +5,7 @@ use passthru::host::vfio::sysfs::SysfsFunction;
 use passthru::pci::bar::BarKind;
 
 use super::facts::function::{Found, Function, Guests, Resource};
-use super::facts::host::{Boot, Memory, Module, Table, Virtualization};
+use super::facts::host::{Boot, Memory, Module, Table, UnsafeInterrupts, Virtualization};
 use super::facts::iommu::{Kind, Reserved, Unit};
 use super::facts::process::Limit;
 use super::finding::Level;
@@ -22,16 +22,18 @@ pub fn host() -> Host {
         kvm_loaded: true,
         table: Table::Dmar,
         groups: 12,
+        groups_without_iommu: 0,
         units: vec![Unit {
             name: "dmar0".to_owned(),
             kind: Kind::Intel,
             registers: vec![("cap".to_owned(), "d2008c22260206".to_owned())],
         }],
         remapping: Some(true),
-        unsafe_interrupts: false,
+        unsafe_interrupts: UnsafeInterrupts::default(),
         vfio_pci: Module::Loaded,
         container: Access::Granted,
         iommufd: Access::Granted,
+        iommufd_module: Module::Loaded,
         boot: Boot::UpdateGrub,
         memory: Memory { total: 16 << 30, available: 12 << 30, ..Memory::default() },
         huge_pages: None,
@@ -133,7 +135,7 @@ fn nothing_is_wrong_with_a_host_that_has_it_all() {
     let worse: Vec<&Finding> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
     assert!(worse.is_empty(), "{worse:?}");
     let text = Diagnosis::new(findings, facts()).text(Style::Plain);
-    assert!(text.starts_with("Host\n  ok       kvm                  /dev/kvm opens\n"), "{text}");
+    assert!(text.starts_with("Host\n  ok       kvm                  /dev/kvm opens, and makes VMs\n"), "{text}");
     assert!(
         text.contains("\nFunction 0000:01:00.0\n") && text.ends_with("\n\nA guest would start.\n"),
         "{text}"
@@ -145,6 +147,9 @@ fn commands_are_lines_of_their_own() {
     let mut facts = facts();
     facts.process = user();
     facts.host.vfio_pci = Module::Available;
+    let mut unbound = drive();
+    unbound.sysfs.driver = None;
+    facts.asked = vec![asked(unbound)];
     let findings = Question::default().judge(&facts);
     let diagnosis = Diagnosis::new(findings, facts);
     assert_eq!(diagnosis.verdict, Verdict::Refused);

@@ -1,5 +1,7 @@
 //! What Linux says of a PCI function in sysfs, before anything is opened.
 
+mod groups;
+
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,6 +12,8 @@ use super::OpenError;
 use crate::host::BARS;
 use crate::pci::bar::{self, Bar, BarKind};
 use crate::pci::{HostAddress, Slot};
+use groups::group;
+pub use groups::{Member, is_without_iommu, offenders, offenders_in};
 
 /// Where Linux lists PCI functions.
 pub const DEVICES: &str = "/sys/bus/pci/devices";
@@ -29,7 +33,7 @@ pub struct SysfsFunction {
     pub address: HostAddress,
     /// The driver that holds it.
     pub driver: Option<String>,
-    /// Its IOMMU group; nothing without an IOMMU.
+    /// Its IOMMU group; nothing without an IOMMU, as in a group that VFIO made of it alone ([`is_without_iommu`]).
     pub group: Option<u32>,
     /// Number of its device file in this process, if that was handed over; whoever opens the function takes it.
     pub file: Option<RawFd>,
@@ -177,7 +181,7 @@ fn read(devices: &Path, address: HostAddress) -> Option<SysfsFunction> {
     Some(SysfsFunction {
         address,
         driver: link_name(&directory.join("driver")),
-        group: link_name(&directory.join("iommu_group")).and_then(|name| name.parse().ok()),
+        group: group(&directory),
         file: None,
         cdev: fs::read_dir(directory.join(CDEV_CLASS))
             .ok()
@@ -251,41 +255,6 @@ fn resources(text: &str) -> [(u64, BarKind); BARS] {
 
 fn rom(text: &str) -> u64 {
     lines(text).nth(BARS).map_or(0, |(size, _)| size)
-}
-
-/// A member of a group and the driver that holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Where it is in the host.
-    pub address: HostAddress,
-    /// The driver that holds it.
-    pub driver: Option<String>,
-}
-
-/// The functions of a group that are in VFIO's way: bound to drivers of the host. Bridges and functions without a
-/// driver are not (`vfio_dev_viable` in `drivers/vfio/group.c`).
-pub fn offenders(address: HostAddress) -> Vec<Member> {
-    offenders_in(Path::new(DEVICES), address)
-}
-
-/// As [`offenders`], with the functions in `devices`, a directory such as [`DEVICES`].
-pub fn offenders_in(devices: &Path, address: HostAddress) -> Vec<Member> {
-    let members = devices.join(address.to_string()).join("iommu_group/devices");
-    let Ok(entries) = fs::read_dir(members) else { return Vec::new() };
-    let mut found: Vec<Member> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .map(|address: HostAddress| Member {
-            address,
-            driver: link_name(&devices.join(address.to_string()).join("driver")),
-        })
-        .filter(|member| match member.driver.as_deref() {
-            None | Some("pcieport" | "pci-stub") => false,
-            Some(driver) => !is_vfio(driver),
-        })
-        .collect();
-    found.sort_by_key(|member| member.address);
-    found
 }
 
 #[cfg(test)]

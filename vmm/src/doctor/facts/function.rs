@@ -71,7 +71,7 @@ pub struct Function {
     pub holders: Vec<Holder>,
     /// By its own file and iommufd, not by group and container.
     pub by_device_file: bool,
-    /// The file by which it is opened.
+    /// The file by which it is opened; nothing where there is none of that kind.
     pub file: Option<String>,
     /// Whether that can be opened.
     pub access: Access,
@@ -182,10 +182,7 @@ impl Function {
         };
         let config = fs::read(directory.join("config")).unwrap_or_default();
         let member = |address: HostAddress| Member { address, driver: sysfs::driver(address) };
-        let file = match &sysfs.cdev {
-            Some(name) if by_device_file => Some(format!("/dev/vfio/devices/{name}")),
-            _ => sysfs.group.map(|group| format!("/dev/vfio/{group}")),
-        };
+        let file = file_of(&sysfs, by_device_file);
         let holders = match sysfs.file {
             // Whoever hands it over has it open.
             Some(_) => Vec::new(),
@@ -231,6 +228,14 @@ impl Function {
     /// Its address, as Linux writes it.
     pub fn name(&self) -> String {
         self.sysfs.address.to_string()
+    }
+}
+
+/// The file by which it is opened: its own, or that of its group.
+fn file_of(sysfs: &SysfsFunction, by_device_file: bool) -> Option<String> {
+    match by_device_file {
+        true => sysfs.cdev.as_ref().map(|name| format!("/dev/vfio/devices/{name}")),
+        false => sysfs.group.map(|group| format!("/dev/vfio/{group}")),
     }
 }
 
@@ -281,6 +286,17 @@ fn resources(text: &str, config: &[u8]) -> Vec<Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_way_to_open_a_function_has_its_file_and_no_other() {
+        let mut sysfs = crate::doctor::tests::drive().sysfs;
+        assert_eq!(file_of(&sysfs, false).as_deref(), Some("/dev/vfio/14"));
+        assert_eq!(file_of(&sysfs, true), None, "a kernel without files of functions");
+        sysfs.cdev = Some("vfio3".to_owned());
+        assert_eq!(file_of(&sysfs, true).as_deref(), Some("/dev/vfio/devices/vfio3"));
+        sysfs.group = None;
+        assert_eq!(file_of(&sysfs, false), None);
+    }
 
     #[test]
     fn resets_of_kernels_old_and_new() {

@@ -1,15 +1,14 @@
 //! The host in general.
 
 use std::fs;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use kvm_ioctls::{Cap, Kvm};
-
 use super::access::{self, Access};
 use super::iommu::{self, Unit};
+use super::kvm;
+pub use super::kvm::Kvms;
 use crate::memory::{PoolState, pool_state};
 
 /// What is known of the host.
@@ -23,7 +22,7 @@ pub struct Host {
     pub virtualization: Virtualization,
     /// A hypervisor runs this host.
     pub is_guest: bool,
-    /// What came of opening `/dev/kvm`.
+    /// What came of making a VM.
     pub kvm: Kvms,
     /// Name of the group of `/dev/kvm` whose members may open it.
     pub kvm_group: Option<String>,
@@ -31,20 +30,24 @@ pub struct Host {
     pub kvm_loaded: bool,
     /// What firmware says of an IOMMU.
     pub table: Table,
-    /// IOMMU groups there are.
+    /// Groups of functions behind an IOMMU.
     pub groups: usize,
+    /// Groups that VFIO made of functions that are behind none (`enable_unsafe_noiommu_mode`).
+    pub groups_without_iommu: usize,
     /// IOMMU units that the kernel uses.
     pub units: Vec<Unit>,
     /// Interrupt remapping is on; nothing when it cannot be told.
     pub remapping: Option<bool>,
-    /// VFIO was told to do without interrupt remapping.
-    pub unsafe_interrupts: bool,
+    /// Who was told to do without interrupt remapping.
+    pub unsafe_interrupts: UnsafeInterrupts,
     /// vfio-pci.
     pub vfio_pci: Module,
     /// `/dev/vfio/vfio`.
     pub container: Access,
     /// `/dev/iommu`.
     pub iommufd: Access,
+    /// iommufd.
+    pub iommufd_module: Module,
     /// How this host's kernel command line is changed.
     pub boot: Boot,
     /// Of `/proc/meminfo`, in bytes.
@@ -70,20 +73,13 @@ pub enum Virtualization {
     None,
 }
 
-/// What came of opening `/dev/kvm`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kvms {
-    /// It opens.
-    Opens {
-        /// Most interrupt routes of a VM.
-        routes: u64,
-        /// Most processors of a VM.
-        cpus: usize,
-        /// Bits of a guest-physical address.
-        address_bits: u32,
-    },
-    /// It does not, with this errno.
-    Fails(i32),
+/// Who was told to do without interrupt remapping (`allow_unsafe_interrupts`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnsafeInterrupts {
+    /// VFIO's IOMMU driver, for functions that are opened by group and container.
+    pub container: bool,
+    /// iommufd, for those that are opened by their own files.
+    pub iommufd: bool,
 }
 
 /// The ACPI table by which firmware describes an IOMMU.
@@ -147,16 +143,16 @@ impl Host {
         let virtualization = virtualization(&cpu);
         let exists = |path: &str| Path::new(path).exists();
         let parameter = |module: &str, name: &str| text(&format!("/sys/module/{module}/parameters/{name}"));
-        let unsafe_interrupts = ["vfio_iommu_type1", "iommufd"]
-            .iter()
-            .any(|module| parameter(module, "allow_unsafe_interrupts").trim() == "Y");
+        let is_on = |module: &str, name: &str| parameter(module, name).trim() == "Y";
+        let (groups, groups_without_iommu) = iommu::groups();
         Host {
             vfio_pci: module(&kernel, "vfio-pci", exists("/sys/bus/pci/drivers/vfio-pci")),
+            iommufd_module: module(&kernel, "iommufd", exists("/sys/module/iommufd")),
             kernel,
             command_line: text("/proc/cmdline").trim().to_owned(),
             virtualization,
             is_guest: has_flag(&cpu, "hypervisor"),
-            kvm: kvm(),
+            kvm: kvm::look(),
             kvm_group: group_of(Path::new("/dev/kvm"), &text("/etc/group")),
             kvm_loaded: exists("/sys/module/kvm_intel") || exists("/sys/module/kvm_amd"),
             table: match exists("/sys/firmware/acpi/tables/DMAR") {
@@ -164,10 +160,14 @@ impl Host {
                 false if exists("/sys/firmware/acpi/tables/IVRS") => Table::Ivrs,
                 false => Table::None,
             },
-            groups: fs::read_dir("/sys/kernel/iommu_groups").map_or(0, Iterator::count),
+            groups,
+            groups_without_iommu,
             units: iommu::units(),
             remapping: remapping(&text("/proc/interrupts")),
-            unsafe_interrupts,
+            unsafe_interrupts: UnsafeInterrupts {
+                container: is_on("vfio_iommu_type1", "allow_unsafe_interrupts"),
+                iommufd: is_on("iommufd", "allow_unsafe_interrupts"),
+            },
             container: access::of(Path::new("/dev/vfio/vfio")),
             iommufd: access::of(Path::new("/dev/iommu")),
             boot: boot(exists),
@@ -192,21 +192,6 @@ fn virtualization(cpuinfo: &str) -> Virtualization {
         Virtualization::Svm
     } else {
         Virtualization::None
-    }
-}
-
-fn kvm() -> Kvms {
-    let kvm = match Kvm::new() {
-        Ok(kvm) => kvm,
-        Err(error) => return Kvms::Fails(error.errno()),
-    };
-    let routes = u64::try_from(kvm.check_extension_int(Cap::IrqRouting)).unwrap_or_default();
-    let template = crate::kvm::vcpu::Template::new(&kvm, 1);
-    match template {
-        Ok(template) => {
-            Kvms::Opens { routes, cpus: kvm.get_max_vcpus(), address_bits: template.address_bits() }
-        }
-        Err(_) => Kvms::Fails(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
     }
 }
 

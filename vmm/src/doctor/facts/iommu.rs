@@ -4,10 +4,13 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use passthru::host::vfio::sysfs;
 use serde::Serialize;
 
 /// Where Linux lists IOMMU units.
 const UNITS: &str = "/sys/class/iommu";
+/// Where it lists groups.
+const GROUPS: &str = "/sys/kernel/iommu_groups";
 
 /// A unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +85,17 @@ impl Unit {
     }
 }
 
+/// How many groups there are behind an IOMMU, and how many that VFIO made of functions behind none.
+pub fn groups() -> (usize, usize) {
+    groups_in(Path::new(GROUPS))
+}
+
+fn groups_in(directory: &Path) -> (usize, usize) {
+    let groups = fs::read_dir(directory).into_iter().flatten().flatten();
+    let (made_up, real): (Vec<_>, Vec<_>) = groups.partition(|group| sysfs::is_without_iommu(&group.path()));
+    (real.len(), made_up.len())
+}
+
 /// A range of I/O addresses that a group cannot use as others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reserved {
@@ -100,9 +114,7 @@ impl Reserved {
 
 /// The reserved ranges of a group.
 pub fn reserved(group: u32) -> Vec<Reserved> {
-    reserved_in(
-        &fs::read_to_string(format!("/sys/kernel/iommu_groups/{group}/reserved_regions")).unwrap_or_default(),
-    )
+    reserved_in(&fs::read_to_string(format!("{GROUPS}/{group}/reserved_regions")).unwrap_or_default())
 }
 
 /// Lines of first and last address in hexadecimal, and the kind.
@@ -139,6 +151,19 @@ mod tests {
             assert_eq!(intel(cap).address_bits(), bits, "{cap}");
         }
         assert_eq!(Unit { kind: Kind::Amd, ..intel("d2008c22260206") }.address_bits(), None);
+    }
+
+    #[test]
+    fn groups_that_vfio_made_up_are_behind_no_iommu() {
+        let directory = tempfile::tempdir().unwrap();
+        for (group, name) in [("0", None), ("1", Some("vfio-noiommu\n")), ("2", Some("other\n"))] {
+            fs::create_dir(directory.path().join(group)).unwrap();
+            if let Some(name) = name {
+                fs::write(directory.path().join(group).join("name"), name).unwrap();
+            }
+        }
+        assert_eq!(groups_in(directory.path()), (2, 1));
+        assert_eq!(groups_in(&directory.path().join("none")), (0, 0));
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! What is known before anything is judged. All of it is read here, from sysfs, proc and device files; nothing is changed,
-//! and no function is opened.
+//! and no function is opened. A VM is made, of which nothing is left.
 
 pub mod access;
 pub mod function;
 pub mod host;
 pub mod iommu;
+pub mod kvm;
 pub mod process;
+
+use std::collections::BTreeSet;
+
+use passthru::host::vfio::sysfs;
 
 use function::{Asked, Found, Function};
 use host::Host;
@@ -34,5 +39,13 @@ impl Facts {
     /// Functions are opened by their own files and iommufd.
     pub fn by_device_file(&self) -> bool {
         self.functions().next().is_some_and(|_| self.functions().all(|function| function.by_device_file))
+    }
+
+    /// The VFIO drivers that hold the functions, if there are any and all are held by one.
+    pub fn vfio_drivers(&self) -> Vec<&str> {
+        let held = self.functions().map(|function| function.sysfs.driver.as_deref());
+        let drivers: Option<BTreeSet<&str>> =
+            held.map(|driver| driver.filter(|driver| sysfs::is_vfio(driver))).collect();
+        drivers.into_iter().flatten().collect()
     }
 }

@@ -146,6 +146,38 @@ fn users_and_other_users() {
 }
 
 #[test]
+fn files_that_a_kernel_or_an_option_leaves_no_way_to() {
+    let by_file = |cdev: Option<&str>| {
+        let cdev = cdev.map(str::to_owned);
+        move |f: &mut Function| {
+            f.by_device_file = true;
+            f.file = cdev.as_ref().map(|name| format!("/dev/vfio/devices/{name}"));
+            f.sysfs.cdev = cdev;
+        }
+    };
+    expect(
+        &found(by_file(Some("vfio0"))),
+        Check::Access,
+        Level::Ok,
+        &["/dev/vfio/devices/vfio0 can be opened"],
+    );
+    expect(
+        &found(by_file(None)),
+        Check::Access,
+        Level::Problem,
+        &["no file below /dev/vfio/devices", "CONFIG_VFIO_DEVICE_CDEV", "--iommufd off"],
+    );
+    let handed_over = found(|f| f.sysfs.file = Some(5));
+    expect(&handed_over, Check::Access, Level::Problem, &["handed over", "--iommufd auto"]);
+    let taken = found(|f| {
+        by_file(Some("vfio0"))(f);
+        f.sysfs.file = Some(5);
+        f.access = Access::Denied;
+    });
+    assert!(taken.iter().all(|finding| finding.check != Check::Access), "{taken:#?}");
+}
+
+#[test]
 fn resets_of_its_own_of_its_bus_or_none() {
     let without = |neighbours: &[Member]| {
         let neighbours = neighbours.to_vec();
