@@ -206,12 +206,11 @@ fn functions() -> String {
         let ids = [line("vendor"), line("device"), line("subsystem_vendor"), line("subsystem_device")];
         let _ = writeln!(
             text,
-            "{name} {} class {} revision {} driver {} override {} group {} unit {} reset [{}] power {}",
+            "{name} {} class {} revision {} driver {} group {} unit {} reset [{}] power {}",
             ids.map(|id| id.trim_start_matches("0x").to_owned()).join(":"),
             line("class"),
             line("revision"),
             link("driver"),
-            line("driver_override"),
             link("iommu_group"),
             link("iommu"),
             line("reset_method"),

@@ -4,17 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Where the header type is, and which bit of it is not the type (PCIe 6.0 §7.5.1.1.9).
-const HEADER_TYPE: usize = 0x0e;
-const MULTIFUNCTION: u8 = 0x80;
-const HEADER_BRIDGE: u8 = 1;
-/// Status register with its bit for a list of capabilities, and where that begins (PCIe 6.0 §7.5.1.1.4).
-const STATUS: usize = 0x06;
-const STATUS_CAPABILITIES: u8 = 0x10;
-const CAPABILITIES: usize = 0x34;
-/// The list has room for no more.
-const MOST_CAPABILITIES: usize = 48;
-const EXPRESS: u8 = 0x10;
+use super::header;
+
 /// Displays of this vendor have no names by their subsystems, which others have as ids.
 const NVIDIA: u16 = 0x10de;
 /// Class codes that illumos takes for VGA.
@@ -40,17 +31,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From the function's directory in sysfs. Nothing for what is going away.
-    ///
-    /// Capabilities are beyond what others than root can read of `config`: whether it is PCI Express is then told by files
-    /// that only such functions have.
+    /// From the function's directory in sysfs, without configuration space. Nothing for what is going away.
     pub fn read(directory: &Path) -> Option<Identity> {
         let number = |file| {
             let text = fs::read_to_string(directory.join(file)).ok()?;
             u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
         };
         let id = |file| number(file).map(|id| id as u16);
-        let config = fs::read(directory.join("config")).unwrap_or_default();
         let subsystem = id("subsystem_vendor").filter(|vendor| *vendor != 0).zip(id("subsystem_device"));
         Some(Identity {
             vendor: id("vendor").filter(|vendor| *vendor != 0xffff)?,
@@ -58,8 +45,8 @@ impl Identity {
             subsystem,
             revision: number("revision")? as u8,
             class: number("class")?,
-            header: config.get(HEADER_TYPE).copied().unwrap_or_default() & !MULTIFUNCTION,
-            express: has_capability(&config, EXPRESS) || directory.join("max_link_speed").exists(),
+            header: header::of(directory),
+            express: header::is_express(directory),
         })
     }
 
@@ -86,7 +73,7 @@ impl Identity {
             names.push(format!("{ids}.{subvendor:x}.{subdevice:x}"));
             if conventional && !self.hides_subsystem() {
                 names.push(format!("{prefix}{subvendor:x},{subdevice:x},s"));
-                if self.header != HEADER_BRIDGE {
+                if self.header != header::BRIDGE {
                     names.push(format!("{prefix}{subvendor:x},{subdevice:x}"));
                 }
             }
@@ -108,24 +95,6 @@ impl Identity {
             (self.vendor, self.device, self.subsystem) == (0x8086, 0x166, Some((0x8086, 0x2044)));
         ivy_bridge || (self.vendor == NVIDIA && DISPLAYS.contains(&self.class))
     }
-}
-
-fn has_capability(config: &[u8], wanted: u8) -> bool {
-    let byte = |at: usize| config.get(at).copied().unwrap_or_default();
-    if byte(STATUS) & STATUS_CAPABILITIES == 0 {
-        return false;
-    }
-    let mut at = byte(CAPABILITIES);
-    for _ in 0..MOST_CAPABILITIES {
-        let place = usize::from(at & !3);
-        match byte(place) {
-            _ if place < 0x40 => return false,
-            0xff => return false,
-            found if found == wanted => return true,
-            _ => at = byte(place + 1),
-        }
-    }
-    false
 }
 
 #[cfg(test)]
@@ -180,19 +149,5 @@ mod tests {
         assert!(has(Identity { class: 0x03_0200, ..nvidia }, "pci15d9,37d2"), "no VGA");
         let bridge = Identity { header: 1, ..X722 };
         assert!(!has(bridge, "pci15d9,37d2") && has(bridge, "pci15d9,37d2,s"));
-    }
-
-    #[test]
-    fn capability_lists_end() {
-        let mut config = [0; 256];
-        (config[STATUS], config[CAPABILITIES], config[0x40], config[0x41]) = (0x10, 0x43, 0x05, 0x50);
-        (config[0x50], config[0x51]) = (EXPRESS, 0x40);
-        assert!(has_capability(&config, EXPRESS));
-        assert!(!has_capability(&config, 0x11), "a circle");
-        config[0x41] = 0xff;
-        assert!(!has_capability(&config, EXPRESS));
-        config[STATUS] = 0;
-        assert!(!has_capability(&config, 0x05));
-        assert!(!has_capability(&config[..0x40], 0x05));
     }
 }

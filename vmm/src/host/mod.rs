@@ -2,7 +2,9 @@
 
 pub mod compatible;
 pub mod device_records;
+mod header;
 pub mod holders;
 pub mod list;
 pub mod physical_path;
 pub mod reserve;
+pub mod sriov;

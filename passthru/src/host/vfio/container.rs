@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use vfio_ioctls::{VfioContainer, VfioError};
 
 use super::OpenError;
+use super::busy;
 use super::ioctl::{group as ioctl, hot_reset};
 use super::sysfs::{self, SysfsFunction};
 use crate::pci::HostAddress;
@@ -130,11 +131,8 @@ impl Container {
 }
 
 fn open_device(group: &File, address: HostAddress) -> Result<File, OpenError> {
-    ioctl::get_device(group, &address.to_string()).map_err(|source| OpenError::Call {
-        address,
-        call: "VFIO_GROUP_GET_DEVICE_FD",
-        source,
-    })
+    let device = busy::retried(&[libc::EAGAIN], || ioctl::get_device(group, &address.to_string()));
+    device.map_err(|source| OpenError::Call { address, call: "VFIO_GROUP_GET_DEVICE_FD", source })
 }
 
 fn close(id: u32, group: &File, events: &dyn EventPort) {

@@ -13,6 +13,7 @@ use iommufd_ioctls::{IommuFd, IommufdError, IommufdIoas};
 use parking_lot::Mutex;
 
 use super::OpenError;
+use super::busy;
 use super::ioctl::iommufd as ioctl;
 use super::sysfs::{self, SysfsFunction};
 use crate::ports::EventPort;
@@ -84,7 +85,9 @@ impl Iommufd {
         // Before the device is bound: the hypervisor then knows whether the guest's WBINVD and memory types count.
         events.register_file(device.as_fd()).map_err(|source| OpenError::Port { address, source })?;
         let enter = || {
-            ioctl::bind(device, &*self.iommufd).map_err(|source| bind_error(function, source))?;
+            // The kernel opens the function with this call.
+            let bound = busy::retried(&[libc::EAGAIN], || ioctl::bind(device, &*self.iommufd));
+            bound.map_err(|source| bind_error(function, source))?;
             ioctl::attach(device, self.ioas.id()).map_err(call("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))?;
             let mut mapped = self.mapped.lock();
             if !*mapped {

@@ -1,6 +1,7 @@
 //! Functions of this host through Linux VFIO: by their own device files and iommufd, or by group and container.
 
 mod bars;
+mod busy;
 mod config;
 mod container;
 mod direct;
@@ -18,6 +19,7 @@ pub mod sysfs;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use log::info;
@@ -68,7 +70,9 @@ pub struct VfioFunction {
 /// the others of its group; and it is none that needs more of the host than VFIO gives.
 pub fn preflight(function: &SysfsFunction) -> Result<(), OpenError> {
     let address = function.address;
-    let group = function.group.ok_or(OpenError::NoGroup { address })?;
+    let is_behind_iommu =
+        |group: &u32| !sysfs::is_without_iommu(&Path::new(sysfs::GROUPS).join(group.to_string()));
+    let group = function.group.filter(is_behind_iommu).ok_or(OpenError::NoGroup { address })?;
     if function.is_integrated_graphics() {
         return Err(OpenError::IntegratedGraphics { address });
     }

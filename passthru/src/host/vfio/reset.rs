@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::time::Duration;
 
+use super::busy;
 use super::ioas::Membership;
 use super::ioctl::device;
 use super::ioctl::hot_reset::{self, Affected};
@@ -114,23 +114,10 @@ impl Reset {
                 membership.hot_reset(device, affected)
             }
         };
-        // EAGAIN: somebody else holds the device's lock in the kernel for the moment, such as a read of its sysfs files.
         // EBUSY of a reset of the bus: a function there is just being reset or mapped.
-        for _ in 0..TRIES {
-            match once() {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {
-                    std::thread::sleep(PAUSE);
-                }
-                other => return other,
-            }
-        }
-        once()
+        busy::retried(&[libc::EAGAIN, libc::EBUSY], once)
     }
 }
-
-/// How often a reset is tried while the device is busy, and how long apart.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The VM's other functions among those that a reset of the one at `address` resets.
 fn siblings(

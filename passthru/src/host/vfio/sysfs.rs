@@ -12,8 +12,7 @@ use super::OpenError;
 use crate::host::BARS;
 use crate::pci::bar::{self, Bar, BarKind};
 use crate::pci::{HostAddress, Slot};
-use groups::group;
-pub use groups::{Member, is_without_iommu, offenders, offenders_in};
+pub use groups::{GROUPS, Member, is_without_iommu, offenders, offenders_in};
 
 /// Where Linux lists PCI functions.
 pub const DEVICES: &str = "/sys/bus/pci/devices";
@@ -33,7 +32,7 @@ pub struct SysfsFunction {
     pub address: HostAddress,
     /// The driver that holds it.
     pub driver: Option<String>,
-    /// Its IOMMU group; nothing without an IOMMU, as in a group that VFIO made of it alone ([`is_without_iommu`]).
+    /// Its IOMMU group; nothing without an IOMMU, unless VFIO made one of it alone ([`is_without_iommu`]).
     pub group: Option<u32>,
     /// Number of its device file in this process, if that was handed over; whoever opens the function takes it.
     pub file: Option<RawFd>,
@@ -181,7 +180,7 @@ fn read(devices: &Path, address: HostAddress) -> Option<SysfsFunction> {
     Some(SysfsFunction {
         address,
         driver: link_name(&directory.join("driver")),
-        group: group(&directory),
+        group: groups::number(&directory),
         file: None,
         cdev: fs::read_dir(directory.join(CDEV_CLASS))
             .ok()

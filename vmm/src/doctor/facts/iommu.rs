@@ -4,13 +4,12 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use passthru::host::vfio::sysfs;
+use passthru::host::vfio::sysfs::{self, GROUPS};
+use passthru::pci::HostAddress;
 use serde::Serialize;
 
 /// Where Linux lists IOMMU units.
 const UNITS: &str = "/sys/class/iommu";
-/// Where it lists groups.
-const GROUPS: &str = "/sys/kernel/iommu_groups";
 
 /// A unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -94,6 +93,13 @@ fn groups_in(directory: &Path) -> (usize, usize) {
     let groups = fs::read_dir(directory).into_iter().flatten().flatten();
     let (made_up, real): (Vec<_>, Vec<_>) = groups.partition(|group| sysfs::is_without_iommu(&group.path()));
     (real.len(), made_up.len())
+}
+
+/// The group of a function that is behind an IOMMU.
+pub fn group(address: HostAddress) -> Option<u32> {
+    let group = Path::new(sysfs::DEVICES).join(address.to_string()).join("iommu_group");
+    let number = sysfs::link_name(&group)?.parse().ok()?;
+    (!sysfs::is_without_iommu(&group)).then_some(number)
 }
 
 /// A range of I/O addresses that a group cannot use as others.

@@ -7,12 +7,7 @@ use std::path::{Path, PathBuf};
 use passthru::host::vfio::sysfs::{self, SysfsFunction};
 
 use super::{Listed, label};
-
-/// Where the header type is, and which bits of it are not the type (PCI 3.0 §6.2.1).
-const HEADER_TYPE: usize = 0xe;
-const MULTIFUNCTION: u8 = 0x80;
-/// What the kernel calls groups without an IOMMU, whose nodes have another name.
-const NO_IOMMU: &str = "vfio-noiommu";
+use crate::host::header;
 
 /// What a list needs of a function beside what a guest does.
 #[derive(Clone, Debug)]
@@ -53,8 +48,7 @@ impl Candidate {
             u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
         };
         // Header type 0 has subsystem ids. Linux finds some of bridges in a capability, which illumos does not look at.
-        let endpoint = fs::read(directory.join("config"))
-            .is_ok_and(|config| config.get(HEADER_TYPE).is_none_or(|kind| kind & !MULTIFUNCTION == 0));
+        let endpoint = header::of(&directory) == 0;
         let subsystem = number("subsystem_vendor").filter(|vendor| *vendor != 0 && endpoint);
         let (subsystem, revision) = (subsystem.zip(number("subsystem_device")), number("revision")?);
         Some(Candidate { function, directory, subsystem, revision })
@@ -80,8 +74,10 @@ impl Candidate {
             return Some(format!("/dev/vfio/devices/{name}"));
         }
         let number = self.function.group?;
-        let name = fs::read_to_string(self.directory.join("iommu_group/name")).unwrap_or_default();
-        let prefix = if name.trim() == NO_IOMMU { "noiommu-" } else { "" };
+        let prefix = match sysfs::is_without_iommu(&self.directory.join("iommu_group")) {
+            true => "noiommu-",
+            false => "",
+        };
         Some(format!("/dev/vfio/{prefix}{number}"))
     }
 

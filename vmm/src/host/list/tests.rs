@@ -247,9 +247,9 @@ impl Sysfs {
             fs::write(directory.join(file), format!("{id:#06x}\n")).unwrap();
         }
         fs::write(directory.join("revision"), "0x0b\n").unwrap();
-        let mut config = [0; 64];
-        config[0xe] = header;
-        fs::write(directory.join("config"), config).unwrap();
+        if header & 0x7f != 0 {
+            fs::write(directory.join("secondary_bus_number"), "1\n").unwrap();
+        }
         if let Some(driver) = driver {
             symlink(Path::new("/drivers").join(driver), directory.join("driver")).unwrap();
         }
@@ -385,8 +385,6 @@ fn what_sysfs_does_not_say_does_no_harm() {
     let directory = sysfs.add("0000:00:02.0", [0x8086, 1, 0, 0], 0, Some("vfio-pci"), None);
     let listing = sysfs.list(&Selection::Bound);
     assert_eq!(listing.functions[0].dev, None, "bound, without a group or a file");
-    fs::remove_file(directory.join("config")).unwrap();
-    assert_eq!(sysfs.list(&Selection::Bound).functions.len(), 1);
     fs::write(directory.join("vendor"), "garbage").unwrap();
     assert!(sysfs.list(&Selection::Bound).functions.is_empty());
     symlink("/nowhere", sysfs.devices().join("0000:00:05.0")).unwrap();

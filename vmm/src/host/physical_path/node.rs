@@ -1,19 +1,15 @@
 //! A node of the tree that physical paths lead through: how illumos on x86 names it and what its unit address is
 //! (illumos `usr/src/uts/common/io/pciex/pci_props.c`).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::HostAddress;
 
 use super::PathError;
+use crate::host::header;
 
-/// Header type, whose bit 7 says that the device has several functions (PCIe 6.0 §7.5.1.1.9).
-const HEADER_TYPE: u64 = 0x0e;
-const HEADER_KIND: u8 = 0x7f;
-const HEADER_BRIDGE: u8 = 1;
 /// Base class, subclass and programming interface of what illumos names `display`: VGA from before there were classes, VGA,
 /// and 8514 (PCI Code and ID Assignment 1.15 §1.1, §1.4). Other displays are named by their ids.
 const DISPLAYS: [u32; 3] = [0x00_0100, 0x03_0000, 0x03_0001];
@@ -125,17 +121,10 @@ fn name(directory: &Path) -> Result<String, PathError> {
     }
     let (vendor, device) = match id("subsystem_vendor")? {
         0 => (id("vendor")?, id("device")?),
-        _ if is_bridge(&directory.join("config"))? => (id("vendor")?, id("device")?),
+        _ if header::of(directory) == header::BRIDGE => (id("vendor")?, id("device")?),
         vendor => (vendor, id("subsystem_device")?),
     };
     Ok(format!("pci{vendor:x},{device:x}"))
-}
-
-fn is_bridge(config: &Path) -> Result<bool, PathError> {
-    let mut kind = [0];
-    let read = File::open(config).and_then(|file| file.read_exact_at(&mut kind, HEADER_TYPE));
-    read.map_err(|source| PathError::Read { path: config.to_owned(), source })?;
-    Ok(kind.iter().all(|kind| kind & HEADER_KIND == HEADER_BRIDGE))
 }
 
 /// A file with a number as sysfs writes it, `0x8086`.

@@ -15,12 +15,15 @@ struct Ids {
     class: u32,
     own: (u16, u16),
     subsystem: (u16, u16),
-    header: u8,
+    is_bridge: bool,
 }
 
-const NIC: Ids = Ids { class: 0x02_0000, own: (0x8086, 0x1528), subsystem: (0x15d9, 0x1528), header: 0x80 };
-const PORT: Ids = Ids { class: 0x06_0400, own: (0x8086, 0x0151), subsystem: (0x1028, 0x04aa), header: 0x81 };
-const GPU: Ids = Ids { class: 0x03_0000, own: (0x10de, 0x0a65), subsystem: (0x1462, 0x2291), header: 0x80 };
+const NIC: Ids =
+    Ids { class: 0x02_0000, own: (0x8086, 0x1528), subsystem: (0x15d9, 0x1528), is_bridge: false };
+const PORT: Ids =
+    Ids { class: 0x06_0400, own: (0x8086, 0x0151), subsystem: (0x1028, 0x04aa), is_bridge: true };
+const GPU: Ids =
+    Ids { class: 0x03_0000, own: (0x10de, 0x0a65), subsystem: (0x1462, 0x2291), is_bridge: false };
 
 impl Tree {
     fn new() -> Tree {
@@ -37,9 +40,9 @@ impl Tree {
     fn add(&self, path: &str, ids: Ids) -> &Tree {
         let directory = self.root().join("devices").join(path);
         fs::create_dir_all(&directory).unwrap();
-        let mut config = [0; 64];
-        config[0x0e] = ids.header;
-        fs::write(directory.join("config"), config).unwrap();
+        if ids.is_bridge {
+            fs::write(directory.join("secondary_bus_number"), "1\n").unwrap();
+        }
         fs::write(directory.join("class"), format!("0x{:06x}\n", ids.class)).unwrap();
         for (file, id) in [
             ("vendor", ids.own.0),
@@ -96,24 +99,24 @@ fn host() -> Tree {
 
 #[test]
 fn nodes_are_named_as_illumos_names_them() {
-    let ids = |class, subsystem, header| Ids { class, own: (0x10de, 0x0a65), subsystem, header };
+    let ids = |class, subsystem, is_bridge| Ids { class, own: (0x10de, 0x0a65), subsystem, is_bridge };
     let subsystem = (0x1462, 0x0291);
     for (ids, name) in [
-        (ids(0x03_0000, subsystem, 0x00), "display"),
-        (ids(0x03_0001, subsystem, 0x80), "display"),
-        (ids(0x00_0100, (0, 0), 0x00), "display"),
+        (ids(0x03_0000, subsystem, false), "display"),
+        (ids(0x03_0001, subsystem, false), "display"),
+        (ids(0x00_0100, (0, 0), false), "display"),
         // A GPU without a display is no VGA controller.
-        (ids(0x03_0200, subsystem, 0x00), "pci1462,291"),
-        (ids(0x03_8000, subsystem, 0x00), "pci1462,291"),
-        (ids(0x06_0100, subsystem, 0x80), "isa"),
-        (ids(0x06_0180, subsystem, 0x00), "isa"),
-        (ids(0x04_0300, subsystem, 0x80), "pci1462,291"),
-        (ids(0x04_0300, (0, 0x291), 0x00), "pci10de,a65"),
-        (ids(0x04_0300, (0x1462, 0), 0x00), "pci1462,0"),
-        (ids(0x06_0400, subsystem, 0x01), "pci10de,a65"),
-        (ids(0x06_0401, subsystem, 0x81), "pci10de,a65"),
-        (ids(0x06_0700, subsystem, 0x02), "pci1462,291"),
-        (Ids { own: (0x0e11, 0x0046), ..ids(0x01_0000, (0, 0), 0) }, "pcie11,46"),
+        (ids(0x03_0200, subsystem, false), "pci1462,291"),
+        (ids(0x03_8000, subsystem, false), "pci1462,291"),
+        (ids(0x06_0100, subsystem, false), "isa"),
+        (ids(0x06_0180, subsystem, false), "isa"),
+        (ids(0x04_0300, subsystem, false), "pci1462,291"),
+        (ids(0x04_0300, (0, 0x291), false), "pci10de,a65"),
+        (ids(0x04_0300, (0x1462, 0), false), "pci1462,0"),
+        (ids(0x06_0400, subsystem, true), "pci10de,a65"),
+        (ids(0x06_0401, subsystem, true), "pci10de,a65"),
+        (ids(0x06_0700, subsystem, true), "pci1462,291"),
+        (Ids { own: (0x0e11, 0x0046), ..ids(0x01_0000, (0, 0), false) }, "pcie11,46"),
     ] {
         let tree = Tree::new();
         tree.add("pci0000:00/0000:00:0a.0", ids);
@@ -289,9 +292,9 @@ proptest! {
             let path = format!("{above}/{address}");
             let class = [0x02_0000, 0x03_0000, 0x06_0100, 0x06_0400][usize::from(kind & 3)];
             let subsystem = if kind & 4 == 0 { (0, 0) } else { (0x1462, kind.into()) };
-            let header = u8::from(class == 0x06_0400);
-            tree.add(&path, Ids { class, own: (0x8086, kind.into()), subsystem, header });
-            if header == 1 {
+            let is_bridge = class == 0x06_0400;
+            tree.add(&path, Ids { class, own: (0x8086, kind.into()), subsystem, is_bridge });
+            if is_bridge {
                 buses.push((domain, u8::try_from(buses.len()).unwrap() + 0x20, path));
             }
         }

@@ -48,7 +48,7 @@ impl Switch {
         Switch {
             address: function.address(),
             driver: function.sysfs.driver.clone(),
-            driver_override: function.driver_override.clone(),
+            driver_override: function.driver_override(),
             modalias: function.modalias(),
         }
     }

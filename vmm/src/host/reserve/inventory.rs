@@ -10,7 +10,7 @@ use passthru::pci::HostAddress;
 
 use super::Host;
 use crate::host::compatible::Identity;
-use crate::host::physical_path;
+use crate::host::{physical_path, sriov};
 
 /// Base class of bridges, which host bridges and parts of a chipset have as well.
 const BRIDGE: u32 = 0x06;
@@ -24,8 +24,6 @@ pub struct Function {
     pub identity: Identity,
     /// Its physical path, where it has one.
     pub path: Option<String>,
-    /// The only driver that may take it.
-    pub driver_override: Option<String>,
     /// Its directory below `/sys/devices`.
     pub directory: PathBuf,
 }
@@ -38,7 +36,6 @@ impl Function {
         Some(Function {
             identity: Identity::read(&directory)?,
             path: physical_path::of_in(&host.sysfs, function.address).ok(),
-            driver_override: driver_override(&directory),
             sysfs: function,
             directory,
         })
@@ -88,12 +85,18 @@ impl Function {
 
     /// How many virtual functions it has.
     pub fn virtual_functions(&self) -> u32 {
-        let text = fs::read_to_string(self.directory.join("sriov_numvfs")).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+        sriov::virtual_functions(&self.directory)
+    }
+
+    /// The only driver that may take it, as [`driver_override`].
+    pub fn driver_override(&self) -> Option<String> {
+        driver_override(&self.directory)
     }
 }
 
-/// The only driver that may take the function of this directory. The kernel has `(null)` where there is none.
+/// The only driver that may take the function of this directory. The kernel has `(null)` where there is none. It is asked for of
+/// functions that are to be changed only: the kernel takes the device's lock for it (`driver_override_show`), and whoever unbinds
+/// a driver has that until the driver has let go, VFIO's until the guest has.
 pub fn driver_override(directory: &Path) -> Option<String> {
     let text = fs::read_to_string(directory.join("driver_override")).ok()?;
     Some(text.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")

@@ -74,7 +74,6 @@ impl TestHost {
     ) -> String {
         let directory = format!("sys/devices/pci0000:00/{address}");
         let (vendor, device) = ids.split_once(':').unwrap();
-        let config: Vec<u8> = vec![0; 64];
         for (file, text) in [
             ("vendor", format!("0x{vendor}\n")),
             ("device", format!("0x{device}\n")),
@@ -86,7 +85,6 @@ impl TestHost {
         ] {
             self.write(&format!("{directory}/{file}"), &text);
         }
-        fs::write(self.at(&directory).join("config"), config).unwrap();
         self.link(&format!("sys/bus/pci/devices/{address}"), &directory);
         if let Some(group) = group {
             let members = format!("sys/kernel/iommu_groups/{group}");
@@ -101,11 +99,9 @@ impl TestHost {
         directory
     }
 
-    /// A header of this type instead of 0.
-    pub fn header(&self, directory: &str, kind: u8) {
-        let mut config = vec![0; 64];
-        config[0x0e] = kind;
-        fs::write(self.at(directory).join("config"), config).unwrap();
+    /// It is a bridge.
+    pub fn bridge(&self, directory: &str) {
+        self.write(&format!("{directory}/secondary_bus_number"), "1\n");
     }
 
     /// A block device with this number; its directory is `path`.

@@ -6,15 +6,17 @@ use std::path::Path;
 use super::{DEVICES, is_vfio, link_name};
 use crate::pci::HostAddress;
 
-/// The group of the function in this directory, if it is behind an IOMMU.
-pub fn group(directory: &Path) -> Option<u32> {
-    let link = directory.join("iommu_group");
-    let number = link_name(&link)?.parse().ok()?;
-    (!is_without_iommu(&link)).then_some(number)
+/// Where Linux lists groups.
+pub const GROUPS: &str = "/sys/kernel/iommu_groups";
+
+/// The group of the function in this directory.
+pub fn number(directory: &Path) -> Option<u32> {
+    link_name(&directory.join("iommu_group"))?.parse().ok()
 }
 
 /// VFIO made the group in this directory for a function that is behind no IOMMU, because it was told to do without
-/// (`enable_unsafe_noiommu_mode`; `vfio_noiommu_group_alloc` in `drivers/vfio/group.c`).
+/// (`enable_unsafe_noiommu_mode`; `vfio_noiommu_group_alloc` in `drivers/vfio/group.c`). There are no containers of the usual
+/// kind for such a group, and no guest can have it.
 pub fn is_without_iommu(group: &Path) -> bool {
     fs::read_to_string(group.join("name")).is_ok_and(|name| name.trim_end() == "vfio-noiommu")
 }
@@ -59,22 +61,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_that_vfio_made_up_are_none() {
-        let tree = vmm_sys_util::tempdir::TempDir::new().unwrap();
-        let (devices, groups) = (tree.as_path().join("devices"), tree.as_path().join("groups"));
-        for (function, group, name, expected) in [
-            ("0000:03:00.0", "7", None, Some(7)),
-            ("0000:03:00.1", "0", Some("vfio-noiommu\n"), None),
-            ("0000:03:00.2", "8", Some("another\n"), Some(8)),
-        ] {
-            let (directory, members) = (devices.join(function), groups.join(group));
-            fs::create_dir_all(&directory).unwrap();
-            fs::create_dir_all(&members).unwrap();
-            if let Some(name) = name {
-                fs::write(members.join("name"), name).unwrap();
-            }
-            std::os::unix::fs::symlink(&members, directory.join("iommu_group")).unwrap();
-            assert_eq!(group(&directory), expected, "{function}");
+    fn groups_that_vfio_made_up_have_its_name() {
+        let group = vmm_sys_util::tempdir::TempDir::new().unwrap();
+        assert!(!is_without_iommu(group.as_path()));
+        for (name, expected) in [("vfio-noiommu\n", true), ("another\n", false), ("\n", false)] {
+            fs::write(group.as_path().join("name"), name).unwrap();
+            assert_eq!(is_without_iommu(group.as_path()), expected, "{name:?}");
         }
     }
 }

@@ -138,7 +138,7 @@ fn others_of_a_group_are_asked_for() {
     }
     test.function("0000:00:04.5", "1b36:0010", NVME, Some(14), None);
     let bridge = test.function("0000:00:04.6", "1b36:000c", 0x06_0400, Some(14), Some("shpchp"));
-    test.header(&bridge, 1);
+    test.bridge(&bridge);
     let mut asked = Vec::new();
     let request = reserve_of(&["0000:00:04.0"]);
     let refused = refusals(reserve(&test.host, &request, &mut |others| {
@@ -164,7 +164,7 @@ fn others_of_a_group_are_asked_for() {
 fn what_is_refused_says_why() {
     let test = TestHost::new();
     let bridge = test.function("0000:00:01.0", "1b36:000c", 0x06_0400, Some(1), Some("pcieport"));
-    test.header(&bridge, 0x81);
+    test.bridge(&bridge);
     test.function("0000:00:1f.0", "8086:2918", 0x06_0100, Some(2), None);
     test.function("0000:00:05.0", "8086:10d3", NIC, None, Some("e1000e"));
     let display = test.function("0000:00:02.0", "1234:1111", 0x03_0000, Some(4), None);

@@ -177,7 +177,7 @@ fn virtual_functions_and_the_physical_one() {
     let test = TestHost::new();
     let physical = test.function("0000:00:04.0", "8086:10c9", NIC, None, Some("igb"));
     let of_it = test.function("0000:00:04.2", "8086:10ca", NIC, None, Some("igbvf"));
-    test.write(&format!("{physical}/sriov_numvfs"), "1\n").link(&format!("{of_it}/physfn"), &physical);
+    test.link(&format!("{physical}/virtfn0"), &of_it).link(&format!("{of_it}/physfn"), &physical);
     let interface = format!("{of_it}/net/eth0");
     test.directory(&interface).link("sys/class/net/eth0", &interface);
     test.write("proc/net/route", "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n");
