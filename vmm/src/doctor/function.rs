@@ -1,6 +1,8 @@
 //! One function: whether it could be opened, and what a guest would get of it.
 
 mod bars;
+mod power;
+mod reset;
 
 use passthru::host::vfio::sysfs;
 use passthru::pci::HostAddress;
@@ -13,6 +15,7 @@ use super::facts::process::Process;
 use super::finding::{Check, Finding, Remedy, Subject};
 use super::host::by_group;
 use super::kernel_parameter;
+use crate::host::holders::Hidden;
 
 /// All of it. `require_reset` is run's option of that name.
 pub fn check(facts: &Facts, asked: &Asked, require_reset: bool) -> Vec<Finding> {
@@ -177,17 +180,44 @@ impl One<'_> {
 
     fn in_use(&self) -> Option<Finding> {
         let holders = &self.function.holders;
-        if holders.is_empty() {
-            return None;
+        if !holders.seen.is_empty() {
+            let names: Vec<String> = holders.seen.iter().map(ToString::to_string).collect();
+            return Some(
+                self.problem(
+                    Check::InUse,
+                    format!("{} has it, or a member of its group, open", names.join(", ")),
+                )
+                .mended(Remedy::by_hand(
+                    "end that guest, or take the function from it (slotpass ctl remove)",
+                )),
+            );
         }
-        let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
-        Some(
-            self.problem(
-                Check::InUse,
-                format!("{} has it, or a member of its group, open", names.join(", ")),
-            )
-            .mended(Remedy::by_hand("end that guest, or take the function from it (slotpass ctl remove)")),
-        )
+        let driver = self.function.sysfs.driver.as_deref().filter(|driver| sysfs::is_vfio(driver))?;
+        let functions = |count| match count {
+            1 => "a function".to_owned(),
+            count => format!("{count} functions"),
+        };
+        let look = || Remedy::by_hand("ask again as root, who sees all processes, and outside of containers");
+        match holders.hidden {
+            Hidden::None => None,
+            Hidden::Open(count) => Some(
+                Check::InUse
+                    .unknown(
+                        self.subject.clone(),
+                        format!(
+                            "not known: others have {} of driver {driver} open, perhaps this one",
+                            functions(count)
+                        ),
+                    )
+                    .because("processes of other users, and those outside of a container, are not seen")
+                    .mended(look()),
+            ),
+            Hidden::Unknown => Some(
+                self.note(Check::InUse, "not known: processes of other users are not seen")
+                    .because("if one of them has it, or a member of its group, open, a guest does not get it")
+                    .mended(look()),
+            ),
+        }
     }
 
     fn access(&self) -> Option<Finding> {
@@ -243,76 +273,6 @@ impl One<'_> {
                     ],
                 )),
         })
-    }
-
-    fn reset(&self, require_reset: bool) -> Finding {
-        let function = self.function;
-        if !function.resets.is_empty() {
-            return self.ok(Check::Reset, function.resets.join(", then "));
-        }
-        let together: Vec<_> = self.facts.functions().map(|function| function.sysfs.address).collect();
-        let missing: Vec<&sysfs::Member> =
-            function.neighbours.iter().filter(|member| !together.contains(&member.address)).collect();
-        if !function.neighbours.is_empty() && missing.is_empty() {
-            let names: Vec<String> = function.neighbours.iter().map(|m| m.address.to_string()).collect();
-            return self.ok(Check::Reset, format!("with its bus, together with {}", names.join(" and ")));
-        }
-        let found = match missing.is_empty() {
-            true => "it has no reset of its own, and its bus none".to_owned(),
-            false => {
-                let names: Vec<String> = missing
-                    .iter()
-                    .map(|member| {
-                        format!("{} ({})", member.address, member.driver.as_deref().unwrap_or("no driver"))
-                    })
-                    .collect();
-                format!(
-                    "it has no reset of its own, and one of its bus would also reset {}",
-                    names.join(", ")
-                )
-            }
-        };
-        let reason = "the guest finds it as its last user left it, and the next user as the guest left it";
-        let found = match require_reset {
-            true => {
-                self.problem(Check::Reset, found).because(format!("--require-reset refuses it: {reason}"))
-            }
-            false => self.note(Check::Reset, found).because(reason),
-        };
-        missing.iter().filter(|member| !member.driver.as_deref().is_some_and(sysfs::is_vfio)).fold(
-            found.mended(Remedy::by_hand(match missing.is_empty() {
-                true => "run guests that reset it themselves, or accept it",
-                false => "give the same guest all of them, or accept it",
-            })),
-            |found, member| found.mended(give(self.process, member.address, true)),
-        )
-    }
-
-    fn power(&self) -> Option<Finding> {
-        let (state, status) = (self.function.power_state.as_deref(), self.function.runtime_status.as_deref());
-        if status == Some("error") {
-            return Some(
-                self.note(
-                    Check::Power,
-                    "the kernel could not change its power state (runtime_status is error)",
-                )
-                .mended(Remedy::commands(
-                    "keep it awake",
-                    [self.process.write(
-                        "on",
-                        &format!("/sys/bus/pci/devices/{}/power/control", self.function.sysfs.address),
-                    )],
-                )),
-            );
-        }
-        match state {
-            Some("D3cold") => Some(
-                self.note(Check::Power, "it is in D3cold")
-                    .because("it wakes when it is opened, which takes a moment"),
-            ),
-            Some("error") => Some(self.note(Check::Power, "its power state is not known")),
-            _ => None,
-        }
     }
 
     fn display(&self) -> Vec<Finding> {

@@ -10,6 +10,7 @@ use super::facts::iommu::{Kind, Reserved, Unit};
 use super::facts::process::Limit;
 use super::finding::Level;
 use super::*;
+use crate::host::holders::{Hidden, Holders};
 
 pub fn host() -> Host {
     Host {
@@ -31,6 +32,7 @@ pub fn host() -> Host {
         remapping: Some(true),
         unsafe_interrupts: UnsafeInterrupts::default(),
         vfio_pci: Module::Loaded,
+        stays_in_d0: false,
         container: Access::Granted,
         iommufd: Access::Granted,
         iommufd_module: Module::Loaded,
@@ -82,7 +84,7 @@ pub fn drive() -> Function {
         offenders: Vec::new(),
         reserved: vec![Reserved { range: 0xfee0_0000..0xfef0_0000, kind: "msi".to_owned() }],
         unit: Some("dmar0".to_owned()),
-        holders: Vec::new(),
+        holders: Holders { seen: Vec::new(), hidden: Hidden::None },
         by_device_file: false,
         file: Some("/dev/vfio/14".to_owned()),
         access: Access::Granted,

@@ -11,8 +11,8 @@ use passthru::pci::registers::CONVENTIONAL_SIZE;
 
 use super::access::{self, Access};
 use super::iommu::{self, Reserved};
-use crate::host::holders::{self, Holder};
-use crate::host::physical_path;
+use crate::host::holders::{self, Hidden, Holders};
+use crate::host::{physical_path, sriov};
 use crate::machine::UseIommufd;
 use crate::show::{Shown, Stands};
 use crate::slot_map::{Assignment, DeviceName};
@@ -51,7 +51,7 @@ pub enum Found {
 /// A function of this host.
 #[derive(Clone, Debug)]
 pub struct Function {
-    /// What is needed to open it.
+    /// What is needed to open it. A group that VFIO made up is none.
     pub sysfs: SysfsFunction,
     /// Vendor and device by name, or by number.
     pub label: String,
@@ -68,7 +68,7 @@ pub struct Function {
     /// The IOMMU unit that it is behind.
     pub unit: Option<String>,
     /// Who has it or a member of its group open.
-    pub holders: Vec<Holder>,
+    pub holders: Holders,
     /// By its own file and iommufd, not by group and container.
     pub by_device_file: bool,
     /// The file by which it is opened; nothing where there is none of that kind.
@@ -78,8 +78,8 @@ pub struct Function {
     /// The kernel's words for its resets.
     pub resets: Vec<String>,
     /// What a reset of its bus would take along.
-    pub neighbours: Vec<Member>,
-    /// `D0`, `D3hot`, `D3cold`, `unknown`, or `error`.
+    pub neighbours: Vec<Neighbour>,
+    /// `D0`, `D3hot`, `D3cold`, `unknown`, or `error`, before it was looked at.
     pub power_state: Option<String>,
     /// `active`, `suspended`, `error`, `unsupported`.
     pub runtime_status: Option<String>,
@@ -93,6 +93,22 @@ pub struct Function {
     pub resources: Vec<Resource>,
     /// What the guest would see, or why it could not.
     pub shown: Result<Guests, String>,
+}
+
+/// Another function of its bus, or behind that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Where it is, and who has it.
+    pub member: Member,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+}
+
+impl Neighbour {
+    /// Where it is.
+    pub fn address(&self) -> HostAddress {
+        self.member.address
+    }
 }
 
 /// A BAR that the function has.
@@ -175,17 +191,20 @@ fn named(name: &DeviceName) -> Named {
 impl Function {
     fn read(sysfs: SysfsFunction, stands: Stands, by_device_file: bool) -> Function {
         let address = sysfs.address;
+        let sysfs = SysfsFunction { group: iommu::group(address), ..sysfs };
         let directory = Path::new(sysfs::DEVICES).join(address.to_string());
         let line = |file: &str| {
             let text = fs::read_to_string(directory.join(file)).ok()?;
             Some(text.trim().to_owned())
         };
+        // Before configuration space, whose reading wakes the function from D3cold.
+        let (power_state, runtime_status) = (line("power_state"), line("power/runtime_status"));
         let config = fs::read(directory.join("config")).unwrap_or_default();
         let member = |address: HostAddress| Member { address, driver: sysfs::driver(address) };
         let file = file_of(&sysfs, by_device_file);
         let holders = match sysfs.file {
             // Whoever hands it over has it open.
-            Some(_) => Vec::new(),
+            Some(_) => Holders { seen: Vec::new(), hidden: Hidden::None },
             None => holders::of(&sysfs),
         };
         let shown = Shown::of(&DeviceName::Host(address.to_string()), stands);
@@ -205,12 +224,12 @@ impl Function {
             neighbours: crate::show::sharing_bus(&directory)
                 .iter()
                 .filter_map(|name| name.parse().ok())
-                .map(member)
+                .map(|address| Neighbour { member: member(address), group: iommu::group(address) })
                 .collect(),
-            power_state: line("power_state"),
-            runtime_status: line("power/runtime_status"),
+            power_state,
+            runtime_status,
             is_boot_display: line("boot_vga").as_deref() == Some("1"),
-            virtual_functions: line("sriov_numvfs").and_then(|text| text.parse().ok()).unwrap_or(0),
+            virtual_functions: sriov::virtual_functions(&directory),
             physical: sysfs::link_name(&directory.join("physfn"))
                 .and_then(|name| name.parse().ok())
                 .map(member),

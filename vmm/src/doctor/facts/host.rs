@@ -42,6 +42,8 @@ pub struct Host {
     pub unsafe_interrupts: UnsafeInterrupts,
     /// vfio-pci.
     pub vfio_pci: Module,
+    /// vfio-pci was told to leave functions in D0 while nobody has them open (`disable_idle_d3`).
+    pub stays_in_d0: bool,
     /// `/dev/vfio/vfio`.
     pub container: Access,
     /// `/dev/iommu`.
@@ -168,6 +170,7 @@ impl Host {
                 container: is_on("vfio_iommu_type1", "allow_unsafe_interrupts"),
                 iommufd: is_on("iommufd", "allow_unsafe_interrupts"),
             },
+            stays_in_d0: is_on("vfio_pci", "disable_idle_d3"),
             container: access::of(Path::new("/dev/vfio/vfio")),
             iommufd: access::of(Path::new("/dev/iommu")),
             boot: boot(exists),

@@ -1,12 +1,12 @@
 use passthru::function::pieces::Reason;
 use passthru::host::vfio::sysfs::Member;
 
-use super::super::facts::function::Resource;
+use super::super::facts::function::{Neighbour, Resource};
 use super::super::facts::iommu::Reserved;
 use super::super::finding::Level;
 use super::super::tests::{asked, drive, facts, user, words};
 use super::*;
-use crate::host::holders::Holder;
+use crate::host::holders::{Hidden, Holder};
 
 /// What is found of a drive that was changed so, by a user who is not root.
 fn found(change: impl FnOnce(&mut Function)) -> Vec<Finding> {
@@ -125,7 +125,25 @@ fn groups_that_are_not_there_or_are_the_firmwares() {
 #[test]
 fn users_and_other_users() {
     let holder = Holder { pid: 7, name: "qemu".to_owned() };
-    expect(&found(|f| f.holders = vec![holder]), Check::InUse, Level::Problem, &["process 7 (qemu)"]);
+    expect(&found(|f| f.holders.seen = vec![holder]), Check::InUse, Level::Problem, &["process 7 (qemu)"]);
+    for (hidden, driver, level, parts) in [
+        (Hidden::None, "vfio-pci", Level::Ok, None),
+        (Hidden::Open(2), "vfio-pci", Level::Unknown, Some(["2 functions of driver vfio-pci", "as root"])),
+        (Hidden::Unknown, "vfio-pci", Level::Note, Some(["not known", "as root"])),
+        // Nobody has open what VFIO has not got.
+        (Hidden::Open(2), "nvme", Level::Problem, None),
+        (Hidden::Unknown, "nvme", Level::Problem, None),
+    ] {
+        let findings = found(|f| {
+            f.holders.hidden = hidden;
+            f.sysfs.driver = Some(driver.to_owned());
+        });
+        assert_eq!(findings.iter().map(|finding| finding.level).max(), Some(level), "{findings:#?}");
+        match parts {
+            Some(parts) => expect(&findings, Check::InUse, level, &parts),
+            None => assert!(findings.iter().all(|finding| finding.check != Check::InUse), "{findings:#?}"),
+        }
+    }
     let denied = found(|f| f.access = Access::Denied);
     expect(
         &denied,
@@ -177,39 +195,96 @@ fn files_that_a_kernel_or_an_option_leaves_no_way_to() {
     assert!(taken.iter().all(|finding| finding.check != Check::Access), "{taken:#?}");
 }
 
+fn neighbour(address: &str, driver: Option<&str>, group: u32) -> Neighbour {
+    Neighbour { member: member(address, driver), group: Some(group) }
+}
+
+/// The drive of group 14, which has no reset of its own.
+fn without_reset(neighbours: &[Neighbour]) -> impl FnOnce(&mut Function) {
+    let neighbours = neighbours.to_vec();
+    move |f: &mut Function| {
+        f.resets.clear();
+        f.neighbours = neighbours;
+    }
+}
+
 #[test]
-fn resets_of_its_own_of_its_bus_or_none() {
-    let without = |neighbours: &[Member]| {
-        let neighbours = neighbours.to_vec();
-        move |f: &mut Function| {
-            f.resets.clear();
-            f.neighbours = neighbours;
-        }
-    };
-    expect(&found(without(&[])), Check::Reset, Level::Note, &["its bus none"]);
-    let refused = found_with(without(&[]), |_| {}, true);
+fn functions_without_a_reset_of_their_own() {
+    expect(&found(without_reset(&[])), Check::Reset, Level::Note, &["its bus none"]);
+    let refused = found_with(without_reset(&[]), |_| {}, true);
     expect(&refused, Check::Reset, Level::Problem, &["--require-reset"]);
-    let neighbour = member("0000:01:00.1", Some("e1000e"));
-    expect(
-        &found(without(std::slice::from_ref(&neighbour))),
-        Check::Reset,
-        Level::Note,
-        &["0000:01:00.1 (e1000e)", "the same guest", "sudo slotpass reserve --group 0000:01:00.1"],
-    );
     let together = |facts: &mut Facts| {
         let mut other = drive();
-        other.sysfs.address = neighbour.address;
+        (other.sysfs.address, other.sysfs.group) = ("0000:01:00.1".parse().unwrap(), Some(15));
         facts.asked.push(asked(other));
     };
-    let both = found_with(without(std::slice::from_ref(&neighbour)), together, true);
+    let both = found_with(without_reset(&[neighbour("0000:01:00.1", Some("e1000e"), 15)]), together, true);
     expect(&both, Check::Reset, Level::Ok, &["together with 0000:01:00.1"]);
+}
+
+#[test]
+fn a_reset_of_a_bus_takes_what_nobody_else_can_have() {
+    let give = "sudo slotpass reserve --group 0000:01:00.1";
+    for (neighbours, level, parts) in [
+        // One that is reserved, in a group that the guest has another function of.
+        (
+            &[neighbour("0000:01:00.1", Some("vfio-pci"), 14)][..],
+            Level::Ok,
+            &["together with 0000:01:00.1"][..],
+        ),
+        (&[neighbour("0000:01:00.1", Some("mlx5_vfio_pci"), 14)], Level::Ok, &["together with 0000:01:00.1"]),
+        // Another guest can have that.
+        (
+            &[neighbour("0000:01:00.1", Some("vfio-pci"), 15)],
+            Level::Problem,
+            &["0000:01:00.1 (vfio-pci)", "the same guest"],
+        ),
+        (&[neighbour("0000:01:00.1", None, 14)], Level::Problem, &["0000:01:00.1 (no driver)", give]),
+        (
+            &[neighbour("0000:01:00.1", Some("e1000e"), 15)],
+            Level::Problem,
+            &["0000:01:00.1 (e1000e)", "the same guest", give],
+        ),
+        (
+            &[
+                neighbour("0000:01:00.1", Some("vfio-pci"), 14),
+                neighbour("0000:01:00.2", Some("pcieport"), 14),
+            ],
+            Level::Problem,
+            &["would also reset 0000:01:00.2 (pcieport)"],
+        ),
+        (
+            &[Neighbour { group: None, ..neighbour("0000:01:00.1", Some("vfio-pci"), 14) }],
+            Level::Problem,
+            &["0000:01:00.1 (vfio-pci)"],
+        ),
+    ] {
+        let findings = found_with(without_reset(neighbours), |_| {}, true);
+        expect(&findings, Check::Reset, level, parts);
+        let others = findings.iter().filter(|finding| words(finding).contains("the same guest")).count();
+        assert_eq!(others > 0, level == Level::Problem && neighbours.iter().any(|n| n.group != Some(14)));
+    }
+}
+
+#[test]
+fn a_power_state_that_cannot_be_changed_is_in_the_way_of_the_open() {
+    let error = |f: &mut Function| f.runtime_status = Some("error".to_owned());
+    expect(
+        &found(error),
+        Check::Power,
+        Level::Problem,
+        &[
+            "echo '1' | sudo tee /sys/bus/pci/devices/0000:01:00.0/remove; echo '1' | sudo tee /sys/bus/pci/rescan",
+            "reserve it again",
+        ],
+    );
+    let left = found_with(error, |facts| facts.host.stays_in_d0 = true, false);
+    expect(&left, Check::Power, Level::Note, &["disable_idle_d3"]);
 }
 
 #[test]
 fn power_displays_and_virtual_functions() {
     expect(&found(|f| f.power_state = Some("D3cold".to_owned())), Check::Power, Level::Note, &["wakes"]);
-    let error = found(|f| f.runtime_status = Some("error".to_owned()));
-    expect(&error, Check::Power, Level::Note, &["echo 'on' | sudo tee", "/power/control"]);
     expect(&found(|f| f.is_boot_display = true), Check::Display, Level::Note, &["console"]);
     let framed = found_with(|_| {}, |facts| facts.host.frame_buffers = vec![0xfe00_1000..0xfe00_2000], false);
     expect(&framed, Check::Display, Level::Note, &["initcall_blacklist=sysfb_init"]);

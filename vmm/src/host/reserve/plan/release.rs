@@ -71,7 +71,7 @@ pub fn release(host: &Host, request: &Release) -> Result<Plan, Vec<Refusal>> {
     }
     let held = functions.iter().flat_map(|function| {
         // A group's file is open for another of its functions, perhaps; but none of them can be taken out then.
-        let holders = if function.is_vfio() { holders::of(&function.sysfs) } else { Vec::new() };
+        let holders = if function.is_vfio() { holders::of(&function.sysfs).seen } else { Vec::new() };
         holders.into_iter().map(|holder| Refusal::Held { address: function.address(), holder })
     });
     let held: Vec<Refusal> = held.collect();
