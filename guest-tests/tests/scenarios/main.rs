@@ -151,9 +151,24 @@ const SCENARIOS: &[Entry] = &[
         KernelIommufd,
         entry(Long, "doctor_agrees_by_iommufd", &[Intel48], doctor::agrees::agrees_by_iommufd),
     ),
+    // Not on amd: see small_memory_and_root_port.
+    entry(Default, "doctor_one_group", &[Intel48], doctor::agrees::one_group),
+    needs(
+        KernelIommufd,
+        entry(Long, "doctor_one_group_by_iommufd", &[Intel48], doctor::agrees::one_group_by_iommufd),
+    ),
     entry(Default, "doctor_rights_and_room", &[Intel48], doctor::rights_and_room::rights_and_room),
     entry(Default, "doctor_without_iommu", &[Intel48], doctor::host::without_iommu),
     entry(Default, "doctor_interrupt_remapping", &[Intel48], doctor::host::interrupt_remapping),
+    needs(
+        KernelIommufd,
+        entry(
+            Long,
+            "doctor_interrupt_remapping_by_iommufd",
+            &[Intel48],
+            doctor::host::interrupt_remapping_by_iommufd,
+        ),
+    ),
     entry(Default, "doctor_io_addresses", &[Intel39, Intel48], doctor::host::io_addresses),
     entry(Long, "doctor_io_addresses", &[Amd], doctor::host::io_addresses),
     entry(Default, "reserve_both_ways", &[Intel48], reserve::both_ways::drive_and_nic),

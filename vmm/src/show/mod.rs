@@ -36,9 +36,9 @@ use crate::wording;
 use refused::Refused;
 pub use registers::{Access, Register};
 use registers::{Comparison, lists};
-pub(crate) use subject::sharing_bus;
 pub use subject::{Group, Member};
 use subject::{RESOURCES, Subject};
+pub(crate) use subject::{alone, sharing_bus};
 
 /// Version of the JSON form.
 pub const SCHEMA: u32 = 1;

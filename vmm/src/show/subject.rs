@@ -120,15 +120,13 @@ impl Subject {
             Some(Some(rom)) => Region { size: rom.size, mappable: Vec::new(), accessible: true },
             _ => Region::default(),
         };
-        let reset_methods = reset_methods(directory);
+        let others = sharing_bus(directory);
+        let reset_methods = alone(reset_methods(directory), !others.is_empty());
         let mut report = report(&description, &reset_methods);
-        if report.reset.is_none() {
-            let others = sharing_bus(directory);
-            if !others.is_empty() {
-                notes.push("a reset of its bus takes a guest that has all the functions there".to_owned());
-                report.reset =
-                    Some(ResetMethod::BusWith(others.iter().map(|name| name.as_str().into()).collect()));
-            }
+        if report.reset.is_none() && !others.is_empty() {
+            notes.push("a reset of its bus takes a guest that has all the functions there".to_owned());
+            report.reset =
+                Some(ResetMethod::BusWith(others.iter().map(|name| name.as_str().into()).collect()));
         }
         let subject = Subject {
             name: name.to_owned(),
@@ -221,6 +219,14 @@ fn reset_methods(directory: &Path) -> Vec<String> {
         Err(_) if directory.join("reset").exists() => vec!["unknown".to_owned()],
         Err(_) => Vec::new(),
     }
+}
+
+/// Of the ways to reset a function those that reset it alone. Linux asks for them when it finds the function, and then those
+/// that it finds after it are not on the bus yet, of which any keeps the function from being reset by its bus
+/// (`pci_parent_bus_reset`).
+pub(crate) fn alone(mut methods: Vec<String>, shares_bus: bool) -> Vec<String> {
+    methods.retain(|word| !shares_bus || !matches!(word.as_str(), "bus" | "cxl_bus"));
+    methods
 }
 
 fn reset_method(word: &str) -> ResetMethod {

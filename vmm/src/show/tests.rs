@@ -249,6 +249,15 @@ fn a_bus_reset_names_those_that_it_takes_along() {
     fs::create_dir_all(host.directory().with_file_name("power")).unwrap();
     let method = host.shown().reset.method;
     assert_eq!(method.as_deref(), Some("bus, together with 0000:03:01.0"));
+    // Linux found the other later, and the bus did not share then.
+    for (words, expected) in [
+        ("bus", "bus, together with 0000:03:01.0"),
+        ("cxl_bus", "bus, together with 0000:03:01.0"),
+        ("pm bus", "PM (D3hot to D0)"),
+    ] {
+        host.write("reset_method", words.as_bytes());
+        assert_eq!(host.shown().reset.method.as_deref(), Some(expected), "{words}");
+    }
     // On a root bus there is none.
     let alone = Host::new("0000:00:06.0", &config);
     fs::create_dir_all(alone.directory().with_file_name("0000:00:07.0")).unwrap();

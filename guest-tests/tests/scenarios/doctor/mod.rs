@@ -32,7 +32,7 @@ impl Subject<'_> {
         run.clone().after(self.before).through(self.wrapper)
     }
 
-    /// Doctor says that the guest would not start because of `check`, with these words, and it does not.
+    /// Doctor says that the guest would not start because of `check`, with these words, and it does not, for that reason.
     fn refused(
         &self,
         machine: &mut Machine<'_>,
@@ -42,7 +42,9 @@ impl Subject<'_> {
     ) -> Result<Told, Failure> {
         let told = self.doctor(machine, &format!("doctor: {check}"))?;
         expect!(told.code == 1, "exit code {} with a problem: {}", told.code, told.text);
-        machine.run(&format!("refused: {check}"), &self.run(run))?.expect_code(1)?;
+        let refused = machine.run(&format!("refused: {check}"), &self.run(run))?;
+        refused.expect_code(1)?;
+        refused.expect_message(&[reason_of_run(check)])?;
         told.section("problem", self.function.as_str(), check, words)
     }
 
@@ -52,6 +54,18 @@ impl Subject<'_> {
         expect!(told.code == 0, "still a problem: {}", told.text);
         machine.run("mended", &self.run(run))?.expect_code(0)?;
         Ok(told)
+    }
+}
+
+/// What run says where this check of doctor's finds a problem.
+fn reason_of_run(check: &str) -> &'static str {
+    match check {
+        "iommu" => "it has no IOMMU group",
+        "interrupt remapping" => "Operation not permitted",
+        "driver" => "not bound to vfio-pci",
+        "group" => "is not viable",
+        "memory lock" => "the memory lock limit is",
+        _ => "",
     }
 }
 

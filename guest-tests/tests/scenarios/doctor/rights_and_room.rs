@@ -48,7 +48,12 @@ fn by_a_user(
     let user = |run: &GuestRun, before: &str| run.clone().after(before).through(USER);
     machine.command("files that are root's", "chmod 600 /dev/kvm /dev/vfio/vfio\n")?;
     let refused = (user(doctor, limit), user(run, limit));
-    let told = agree(machine, "by a user", refused, Some("may not open /dev/vfio/"))?;
+    let told = agree(
+        machine,
+        "by a user",
+        refused,
+        Some(["may not open /dev/vfio/", "/dev/kvm: Permission denied"]),
+    )?;
     let mut commands = vec!["sudo() { \"$@\"; }".to_owned(), limit.to_owned()];
     for (subject, check) in [("", "kvm"), ("", "vfio"), (function.as_str(), "access"), ("", "memory lock")] {
         commands.extend(told.section("problem", subject, check, &[])?.commands);

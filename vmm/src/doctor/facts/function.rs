@@ -14,7 +14,7 @@ use super::iommu::{self, Reserved};
 use crate::host::holders::{self, Hidden, Holders};
 use crate::host::{physical_path, sriov};
 use crate::machine::UseIommufd;
-use crate::show::{Shown, Stands};
+use crate::show::{self, Shown, Stands};
 use crate::slot_map::{Assignment, DeviceName};
 
 /// `linux/ioport.h`
@@ -75,7 +75,7 @@ pub struct Function {
     pub file: Option<String>,
     /// Whether that can be opened.
     pub access: Access,
-    /// The kernel's words for its resets.
+    /// The kernel's words for its resets, those of it alone.
     pub resets: Vec<String>,
     /// What a reset of its bus would take along.
     pub neighbours: Vec<Neighbour>,
@@ -201,6 +201,11 @@ impl Function {
         let (power_state, runtime_status) = (line("power_state"), line("power/runtime_status"));
         let config = fs::read(directory.join("config")).unwrap_or_default();
         let member = |address: HostAddress| Member { address, driver: sysfs::driver(address) };
+        let neighbours: Vec<Neighbour> = show::sharing_bus(&directory)
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .map(|address| Neighbour { member: member(address), group: iommu::group(address) })
+            .collect();
         let file = file_of(&sysfs, by_device_file);
         let holders = match sysfs.file {
             // Whoever hands it over has it open.
@@ -220,12 +225,11 @@ impl Function {
             by_device_file,
             access: file.as_deref().map_or(Access::Absent, |file| access::of(Path::new(file))),
             file,
-            resets: resets(line("reset_method"), directory.join("reset").exists()),
-            neighbours: crate::show::sharing_bus(&directory)
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .map(|address| Neighbour { member: member(address), group: iommu::group(address) })
-                .collect(),
+            resets: show::alone(
+                resets(line("reset_method"), directory.join("reset").exists()),
+                !neighbours.is_empty(),
+            ),
+            neighbours,
             power_state,
             runtime_status,
             is_boot_display: line("boot_vga").as_deref() == Some("1"),
