@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use passthru::host::vfio::sysfs::{self, SysfsFunction};
@@ -124,12 +125,20 @@ impl View {
             Ok(descriptors) => descriptors,
             // One that has ended meanwhile hides nothing.
             Err(error) => {
-                self.is_whole = self.is_whole && error.kind() == std::io::ErrorKind::NotFound;
+                self.is_whole = self.is_whole && error.kind() == io::ErrorKind::NotFound;
                 return;
             }
         };
         let mut files = BTreeSet::new();
-        for target in descriptors.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()) {
+        for descriptor in descriptors.flatten() {
+            let target = match fs::read_link(descriptor.path()) {
+                Ok(target) => target,
+                Err(error) => {
+                    // Capabilities may open the directory to those that may not follow what is in there.
+                    self.is_whole = self.is_whole && error.kind() == io::ErrorKind::NotFound;
+                    continue;
+                }
+            };
             if target == Path::new(OPENED_BY_GROUP) {
                 self.by_group += 1;
             }

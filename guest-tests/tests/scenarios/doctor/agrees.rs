@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use guest_tests::{Bdf, Failure, GuestRun, Iommu, Kernel, Machine, Plan, Scenario, expect};
 
+use super::rights_and_room::USER;
 use super::told::{Told, run_commands};
 
 /// Whatever is the matter, doctor says that the guest would start if, and only if, it starts.
@@ -133,8 +134,15 @@ fn one_group_on(kernel: Kernel, iommu: Iommu, scenario: &mut Scenario) -> Result
     let running = machine.start_until("a guest has the other", &halt, "exit: halt")?;
     let process = format!("process {}", running.pid);
     agree(&mut machine, "the other is in use", pair(&first), Some([&process, "another process"]))?;
+    // Who does not see root's processes learns that there is one.
+    let by_user = pair(&first).0.through(USER);
+    let told = Told::of(&mut machine, "the other is in use, asked by a user", &by_user)?;
+    let others = "others have a function of driver vfio-pci open";
+    expect!(told.text.contains(others) && !told.text.contains(&process), "not by a user: {}", told.text);
     machine.command("end the guest", &format!("kill -TERM {}", running.pid))?;
     machine.finish("the guest's end", running, Duration::from_secs(30))?;
+    let told = Told::of(&mut machine, "nothing is in use, asked by a user", &by_user)?;
+    expect!(!told.text.contains("in use"), "nobody has any function: {}", told.text);
 
     machine.expect_nothing_left()?;
     machine.power_off()

@@ -35,7 +35,7 @@ pub fn rights_and_room(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fail
 }
 
 /// It may read the program, which is in root's directories, and open no device.
-const USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups \
+pub const USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups \
                     --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search";
 
 /// Somebody who has no rights gets them by the commands, which root carries out.

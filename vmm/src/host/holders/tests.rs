@@ -114,8 +114,13 @@ fn a_process_that_is_not_looked_into_is_hidden() {
     let tree = Tree::new();
     tree.uses("1");
     assert_eq!(tree.of("0000:01:00.0").hidden, Hidden::None);
-    // What cannot be read as a directory, whoever runs this test.
-    fs::create_dir_all(tree.at("proc/9")).unwrap();
-    fs::write(tree.at("proc/9/fd"), "").unwrap();
-    assert_eq!(tree.of("0000:01:00.0").hidden, Hidden::Open(1));
+    // What cannot be read as a directory, or as a link, whoever runs this test.
+    for (pid, file) in [("9", "fd"), ("10", "fd/3")] {
+        let file = tree.at("proc").join(pid).join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "").unwrap();
+        assert_eq!(tree.of("0000:01:00.0").hidden, Hidden::Open(1), "{file:?}");
+        fs::remove_dir_all(tree.at("proc").join(pid)).unwrap();
+        assert_eq!(tree.of("0000:01:00.0").hidden, Hidden::None);
+    }
 }
