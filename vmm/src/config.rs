@@ -1,7 +1,8 @@
 //! A VM's description: from a JSON file and the command line.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::Slot;
@@ -11,6 +12,9 @@ use crate::machine::{Description, EventPolicy, Image, MOST_CPUS, OnError, OnRequ
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
 use crate::slot_map::{Assignment, DeviceName};
+
+/// Bytes of a file at most; a description has far fewer.
+const LONGEST: u64 = 1 << 20;
 
 /// A VM's JSON file. Unknown fields are refused; those that are absent have the defaults of the command line.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,6 +100,18 @@ pub enum ConfigError {
         /// errno.
         source: io::Error,
     },
+    /// A directory, device, pipe or socket. A pipe might never end, or never begin.
+    #[error("{}: not a regular file", .path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It has more bytes than any description.
+    #[error("{}: has more than {LONGEST} bytes, which no description needs", .path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is not what it should be.
     #[error("{path}:{line}:{column}: {}{message}", field_prefix(.field))]
     Content {
@@ -142,8 +158,17 @@ fn field_prefix(field: &str) -> String {
 impl VmFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<VmFile, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        // To open a pipe for good waits for somebody who writes.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(ConfigError::NotRegular { path: path.to_owned() });
+        }
+        let mut text = String::new();
+        let length = file.take(LONGEST + 1).read_to_string(&mut text).map_err(failed)?;
+        if length as u64 > LONGEST {
+            return Err(ConfigError::TooLong { path: path.to_owned() });
+        }
         VmFile::parse(path, &text)
     }
 
@@ -249,6 +274,22 @@ mod tests {
         assert_eq!((file.ports, file.port_window), (vec![2, 3], "16M,8G".parse().ok()));
         let wrong = VmFile::parse(Path::new("vm.json"), r#"{ "port_window": "1" }"#).unwrap_err().to_string();
         assert!(wrong.contains("field port_window") && wrong.contains("64M,1G"), "{wrong}");
+    }
+
+    #[test]
+    fn nothing_but_a_file_and_not_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = |path: &Path| VmFile::read(path).unwrap_err().to_string();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for path in [pipe.as_path(), folder.path(), Path::new("/dev/zero")] {
+            assert_eq!(text(path), format!("{}: not a regular file", path.display()));
+        }
+        let long = folder.path().join("long.json");
+        File::create(&long).unwrap().set_len(LONGEST + 1).unwrap();
+        assert!(text(&long).contains("more than 1048576 bytes"), "{}", text(&long));
+        assert!(text(&folder.path().join("none")).contains("No such file"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn of(diagnosis: &Diagnosis, style: Style) -> String {
         let _ = writeln!(text, "{}", heading(subject));
         for finding in findings.iter().filter(|finding| finding.subject == *subject) {
             let (level, title) = (style.level(finding.level), finding.check.title());
-            let _ = writeln!(text, "  {level} {title:<20} {}", finding.found);
+            let _ = writeln!(text, "  {level} {title:<20} {}", shown(&finding.found));
         }
     }
     let mut worst: Vec<&Finding> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
@@ -56,23 +56,37 @@ pub fn of(diagnosis: &Diagnosis, style: Style) -> String {
     text
 }
 
+/// Names of files and devices may have any characters. A line break in one must not begin a line that looks like a command,
+/// nor anything else change a terminal.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\'' | '"' | '\\' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
+}
+
 fn heading(subject: &Subject) -> String {
     match subject {
         Subject::Host => "Host".to_owned(),
-        Subject::Function(name) => format!("Function {name}"),
+        Subject::Function(name) => format!("Function {}", shown(name)),
         Subject::Guest => "Guest".to_owned(),
     }
 }
 
 fn explain(text: &mut String, finding: &Finding, style: Style) {
     let who = match &finding.subject {
-        Subject::Function(name) => format!("{name}: "),
+        Subject::Function(name) => format!("{}: ", shown(name)),
         Subject::Host | Subject::Guest => String::new(),
     };
     let level = style.level(finding.level);
-    let _ = writeln!(text, "\n{} {who}{}: {}", level.trim_end(), finding.check.title(), finding.found);
+    let (title, found) = (finding.check.title(), shown(&finding.found));
+    let _ = writeln!(text, "\n{} {who}{title}: {found}", level.trim_end());
     if let Some(reason) = &finding.reason {
-        let _ = writeln!(text, "    {reason}.");
+        let _ = writeln!(text, "    {}.", shown(reason));
     }
     for (number, remedy) in finding.remedies.iter().enumerate() {
         let or = if number == 0 { "To mend it" } else { "Or" };
@@ -81,9 +95,9 @@ fn explain(text: &mut String, finding: &Finding, style: Style) {
             None => remedy.what.clone(),
         };
         let end = if remedy.commands.is_empty() { "." } else { ":" };
-        let _ = writeln!(text, "    {or}, {what}{end}");
+        let _ = writeln!(text, "    {or}, {}{end}", shown(&what));
         for command in &remedy.commands {
-            let _ = writeln!(text, "        {command}");
+            let _ = writeln!(text, "        {}", shown(command));
         }
     }
 }
@@ -100,5 +114,29 @@ fn verdict(verdict: Verdict, findings: &[Finding]) -> String {
         Verdict::Refused => {
             format!("A guest would not start: {}.", things(count(Level::Problem), "problem"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::{Check, Remedy};
+    use super::super::tests::facts;
+    use super::*;
+
+    /// Of whatever names are made, nothing becomes a command but the commands.
+    #[test]
+    fn a_name_makes_no_line_of_its_own() {
+        let evil = "x\n        rm -rf /\r\x1b[2J\u{2028}\u{202e}'\"\\é";
+        let finding = Check::Kernel
+            .problem(Subject::Function(evil.to_owned()), evil)
+            .because(evil)
+            .mended(Remedy::commands(evil, ["true".to_owned()]))
+            .mended(Remedy::arguments("x", evil));
+        let text = of(&Diagnosis::new(vec![finding], facts()), Style::Plain);
+        let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("        ")).collect();
+        assert_eq!(commands, ["true"], "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
+        let escaped = r#"x\n        rm -rf /\r\u{1b}[2J\u{2028}\u{202e}'"\é"#;
+        assert_eq!(text.matches(escaped).count(), 7, "{text}");
     }
 }
