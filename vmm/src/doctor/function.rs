@@ -80,7 +80,7 @@ impl One<'_> {
         let again = || {
             let path = format!("/sys/bus/pci/devices/{address}/remove");
             Remedy::commands(
-                "let the host look for it again",
+                "let the host look for it again, which takes it from its driver",
                 [self.process.write("1", &path), self.process.write("1", "/sys/bus/pci/rescan")],
             )
         };
@@ -262,17 +262,28 @@ impl One<'_> {
                     "let this user open it until it is made again",
                     [self.process.as_root(&format!("chown {user} {file}"))],
                 ))
-                .mended(Remedy::commands(
-                    "from now on, by a rule of udev",
-                    [
-                        self.process.write(
-                            &format!("SUBSYSTEM==\"vfio\", OWNER=\"{user}\""),
-                            "/etc/udev/rules.d/60-slotpass-vfio.rules",
-                        ),
-                        self.process.as_root("udevadm control --reload"),
-                    ],
-                )),
+                .mended(self.rule(file)),
         })
+    }
+
+    /// A rule of udev gives the user the function's group, by whatever number, and the function's own file, and nothing else;
+    /// members of the group come along, which the IOMMU does not tell apart.
+    fn rule(&self, file: &str) -> Remedy {
+        let (user, address) = (&self.process.user, self.function.sysfs.address);
+        let path = format!("/etc/udev/rules.d/60-slotpass-{address}.rules");
+        let group = format!("TEST==\"/sys/kernel/iommu_groups/%k/devices/{address}\"");
+        Remedy::commands(
+            "from now on, by a rule of udev for this function and its group",
+            [
+                self.process.write(&format!("SUBSYSTEM==\"vfio\", {group}, OWNER=\"{user}\""), &path),
+                self.process.append(
+                    &format!("SUBSYSTEM==\"vfio-dev\", KERNELS==\"{address}\", OWNER=\"{user}\""),
+                    &path,
+                ),
+                self.process.as_root("udevadm control --reload"),
+                self.process.as_root(&format!("udevadm trigger --settle --name-match={file}")),
+            ],
+        )
     }
 
     fn display(&self) -> Vec<Finding> {

@@ -170,21 +170,20 @@ fn memory_lock(facts: &Facts, guest: Guest) -> Option<Finding> {
             format!("{} are needed, and {} may lock {}", mib(need), process.user, limit_text(soft)),
         )
         .because("all of a guest's memory is locked for DMA; its BARs do not count");
-    let found = found.mended(match need <= hard || process.raises_limits {
-        true => Remedy::commands("raise the limit in the shell that starts it", [format!("ulimit -l {kib}")]),
-        false => Remedy::commands(
-            "raise the limit of the shell that starts it",
-            [format!("sudo prlimit --pid $$ --memlock={need}:{need}")],
-        ),
-    });
+    // The hard limit stays where it is if it can: who lowers it does not get it back in that shell.
+    let raised = match () {
+        () if need <= hard => format!("ulimit -S -l {kib}"),
+        () if process.raises_limits => format!("ulimit -l {kib}"),
+        () => format!("sudo prlimit --pid $$ --memlock={need}:{need}"),
+    };
+    let whose = process.in_limits();
+    let file = format!("/etc/security/limits.d/slotpass-{}.conf", whose.trim_start_matches(':'));
     Some(
         found
+            .mended(Remedy::commands("raise the limit of the shell that starts it", [raised]))
             .mended(Remedy::commands(
                 "for every session of this user from the next one on",
-                [process.write(
-                    &format!("{} - memlock {kib}", process.user),
-                    "/etc/security/limits.d/slotpass.conf",
-                )],
+                [process.write(&format!("{whose} - memlock {kib}"), &file)],
             ))
             .mended(Remedy::by_hand(format!("in a systemd unit: LimitMEMLOCK={need}"))),
     )

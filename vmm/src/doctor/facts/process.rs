@@ -62,6 +62,17 @@ impl Process {
     pub fn write(&self, line: &str, path: &str) -> String {
         format!("echo '{line}' | {}", self.as_root(&format!("tee {path}")))
     }
+
+    /// The same, behind what is there.
+    pub fn append(&self, line: &str, path: &str) -> String {
+        format!("echo '{line}' | {}", self.as_root(&format!("tee -a {path}")))
+    }
+
+    /// The user as `limits.conf(5)` names one. Who has no name in `/etc/passwd` is a range of ids that ends with it, which
+    /// means it alone.
+    pub fn in_limits(&self) -> String {
+        if self.user == self.uid.to_string() { format!(":{}", self.uid) } else { self.user.clone() }
+    }
 }
 
 fn from_texts(status: &str, limits: &str, uid_map: &str, passwd: &str) -> Process {
@@ -132,7 +143,9 @@ mod tests {
 
         let inner = from_texts(status, LIMITS, "0 1000 1\n", "");
         assert!(!inner.locks_without_limit, "a container's root");
-        assert_eq!(inner.user, "1000");
+        assert_eq!((inner.user.as_str(), inner.in_limits().as_str()), ("1000", ":1000"));
+        assert_eq!(process.in_limits(), "ann");
+        assert_eq!(process.append("1", "/etc/x"), "echo '1' | sudo tee -a /etc/x");
         let root = from_texts("Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffbfff\n", "", map, passwd);
         assert!(!root.locks_without_limit && root.raises_limits);
         assert_eq!((root.as_root("x"), root.memory_lock), ("x".to_owned(), None));

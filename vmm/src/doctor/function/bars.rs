@@ -66,20 +66,28 @@ impl One<'_> {
                 Reason::SubPage => self
                     .note(Check::Bars, found)
                     .because("every access of the guest is a system call or more; with a page of its own it is mapped")
-                    .mended(self.align()),
+                    .mended(self.align())
+                    .mended(kernel_parameter::add(self.host, self.process, &format!("pci=resource_alignment={}", self.page()))),
                 _ => self.ok(Check::Bars, found),
             });
         }
         findings
     }
 
-    /// A page for each of its BARs. The kernel looks at that when it finds the function.
+    /// A page for each of its BARs, in the words of `pci=resource_alignment`.
+    fn page(&self) -> String {
+        format!("12@{}", self.function.sysfs.address)
+    }
+
+    /// The kernel looks at that when it finds the function. What is written takes the place of the whole list.
     fn align(&self) -> Remedy {
         let address = self.function.sysfs.address;
+        let list = "/sys/bus/pci/resource_alignment";
+        let write = self.process.as_root(&format!("tee {list}"));
         Remedy::commands(
-            "give each of its BARs a page, which takes it from its driver",
+            "give each of its BARs a page until the host boots again, which takes it from its driver",
             [
-                self.process.write(&format!("12@{address}"), "/sys/bus/pci/resource_alignment"),
+                format!("echo \"{};$(cat {list})\" | {write}", self.page()),
                 self.process.write("1", &format!("/sys/bus/pci/devices/{address}/remove")),
                 self.process.write("1", "/sys/bus/pci/rescan"),
             ],

@@ -58,6 +58,7 @@ fn functions_that_can_be_nobodys() {
         Level::Problem,
         &[
             "all-ones",
+            "takes it from its driver",
             "echo '1' | sudo tee /sys/bus/pci/devices/0000:01:00.0/remove; echo '1' | sudo tee /sys/bus/pci/rescan",
         ],
     );
@@ -151,7 +152,11 @@ fn users_and_other_users() {
         Level::Problem,
         &[
             "sudo chown ann /dev/vfio/14",
-            "echo 'SUBSYSTEM==\"vfio\", OWNER=\"ann\"' | sudo tee /etc/udev/rules.d/60-slotpass-vfio.rules",
+            "echo 'SUBSYSTEM==\"vfio\", TEST==\"/sys/kernel/iommu_groups/%k/devices/0000:01:00.0\", OWNER=\"ann\"' \
+             | sudo tee /etc/udev/rules.d/60-slotpass-0000:01:00.0.rules; ",
+            "echo 'SUBSYSTEM==\"vfio-dev\", KERNELS==\"0000:01:00.0\", OWNER=\"ann\"' \
+             | sudo tee -a /etc/udev/rules.d/60-slotpass-0000:01:00.0.rules; ",
+            "sudo udevadm trigger --settle --name-match=/dev/vfio/14",
         ],
     );
     expect(&found(|f| f.access = Access::Absent), Check::Access, Level::Problem, &["container"]);
@@ -324,7 +329,9 @@ fn bars_without_an_address_or_a_page() {
         Level::Note,
         &[
             "BAR 0, 0x0..0x100 is trapped",
-            "echo '12@0000:01:00.0' | sudo tee /sys/bus/pci/resource_alignment",
+            "until the host boots again",
+            "echo \"12@0000:01:00.0;$(cat /sys/bus/pci/resource_alignment)\" | sudo tee /sys/bus/pci/resource_alignment",
+            "pci=resource_alignment=12@0000:01:00.0",
         ],
     );
 }

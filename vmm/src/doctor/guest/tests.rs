@@ -78,7 +78,8 @@ fn locked_memory_and_its_limit() {
         (root(), Level::Ok, "CAP_IPC_LOCK"),
         (limited(need, need, false), Level::Ok, "512 MiB of 512 MiB"),
         (limited(UNLIMITED, UNLIMITED, false), Level::Ok, "any amount"),
-        (limited(need - 4096, UNLIMITED, false), Level::Problem, " ulimit -l 524288"),
+        (limited(need - 4096, UNLIMITED, false), Level::Problem, " ulimit -S -l 524288"),
+        (limited(need - 4096, need, true), Level::Problem, " ulimit -S -l 524288"),
         (limited(8 << 20, 8 << 20, true), Level::Problem, " ulimit -l 524288"),
         (
             limited(8 << 20, 8 << 20, false),
@@ -86,7 +87,16 @@ fn locked_memory_and_its_limit() {
             "sudo prlimit --pid $$ --memlock=536870912:536870912",
         ),
         (limited(8 << 20, 8 << 20, false), Level::Problem, "LimitMEMLOCK=536870912"),
-        (limited(8 << 20, 8 << 20, false), Level::Problem, "echo 'ann - memlock 524288' | sudo tee"),
+        (
+            limited(8 << 20, 8 << 20, false),
+            Level::Problem,
+            "echo 'ann - memlock 524288' | sudo tee /etc/security/limits.d/slotpass-ann.conf",
+        ),
+        (
+            Process { user: "1000".to_owned(), ..limited(8 << 20, 8 << 20, false) },
+            Level::Problem,
+            "echo ':1000 - memlock 524288' | sudo tee /etc/security/limits.d/slotpass-1000.conf",
+        ),
         (Process { memory_lock: None, ..user() }, Level::Unknown, "/proc/self/limits"),
     ] {
         let found = memory_lock(&Facts { process, ..facts() }, guest(need)).unwrap();
