@@ -1,17 +1,15 @@
 //! The guest as a whole, and the process that runs it: memory, limits, addresses, vectors.
 
-use std::ops::Range;
+mod io_addresses;
+mod memory;
 
 use super::facts::Facts;
 use super::facts::function::Found;
 use super::facts::host::Kvms;
 use super::facts::iommu::Kind;
-use super::facts::process::Limit;
+use super::facts::process::{Limit, UNLIMITED};
 use super::finding::{Check, Finding, Remedy, Subject};
-use crate::layout;
-use crate::machine::address_ranges;
-use crate::memory::{self, HUGE_PAGE, RamSize};
-use crate::wording;
+use crate::memory::RamSize;
 
 /// What of the guest counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +28,8 @@ const FILES: u64 = 48;
 const FILES_OF_FUNCTION: u64 = 8;
 /// Interrupt vectors of a processor that Linux gives to devices, about (256 less exceptions and its own).
 const VECTORS_OF_PROCESSOR: u64 = 200;
+/// Vectors of a function at most (MSI-X, PCIe 6.0 §7.7.2.2).
+const MOST_VECTORS: u64 = 2048;
 /// Pins of the interrupt controllers, each of which has a route.
 const PINS: u64 = 24;
 /// `MAX_IRQS_PER_TABLE` of Linux' AMD-Vi driver, for each function.
@@ -38,27 +38,16 @@ const AMD_VECTORS: u64 = 512;
 /// All of it.
 pub fn check(facts: &Facts, guest: Guest) -> Vec<Finding> {
     let mut findings: Vec<Finding> = processors(facts, guest).into_iter().collect();
-    findings.push(memory(facts, guest));
-    findings.extend(promised(facts, guest));
+    findings.push(memory::available(facts, guest));
+    findings.extend(memory::promised(facts, guest));
     if facts.functions().next().is_some() {
-        findings.extend(memory_lock(facts, guest));
-        findings.extend(io_addresses(facts, guest));
+        findings.extend(memory::locked(facts, guest));
+        findings.extend(io_addresses::translated(facts, guest));
         findings.extend(dma_mappings(facts, guest));
     }
     findings.extend(open_files(facts, guest));
     findings.extend(vectors(facts));
     findings
-}
-
-fn mib(bytes: u64) -> String {
-    wording::size(bytes >> 20 << 20)
-}
-
-fn memory_argument(bytes: u64) -> Remedy {
-    Remedy::arguments(
-        format!("give the guest {} of memory or less", mib(bytes)),
-        format!("--memory {}M", bytes >> 20),
-    )
 }
 
 fn processors(facts: &Facts, guest: Guest) -> Option<Finding> {
@@ -75,213 +64,10 @@ fn processors(facts: &Facts, guest: Guest) -> Option<Finding> {
     }
 }
 
-fn memory(facts: &Facts, guest: Guest) -> Finding {
-    let need = guest.memory.bytes();
-    let available = facts.host.memory.available;
-    if guest.huge_pages {
-        let pages = need / HUGE_PAGE;
-        let check = Check::Memory;
-        return match facts.host.huge_pages {
-            Some(pool) if pool.available >= pages => {
-                check.ok(Subject::Guest, format!("{pages} of {} free huge pages", pool.available))
-            }
-            Some(pool) => check
-                .problem(
-                    Subject::Guest,
-                    format!("{pages} huge pages of 2 MiB are needed, and {} are free", pool.available),
-                )
-                .mended(Remedy::commands(
-                    "reserve more",
-                    [facts.process.write(
-                        &(pool.total + pages - pool.available).to_string(),
-                        "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
-                    )],
-                )),
-            None => check
-                .problem(Subject::Guest, "this kernel has no reserved huge pages of 2 MiB")
-                .mended(Remedy::by_hand("run it without --hugepages")),
-        };
-    }
-    let is_pinned = facts.functions().next().is_some();
-    let limit = facts.process.memory_limit.unwrap_or(u64::MAX);
-    let room = available.min(limit);
-    let whose = if limit < available { "this control group may have" } else { "the host has free" };
-    if need <= room {
-        return Check::Memory.ok(Subject::Guest, format!("{} of {} that {whose}", mib(need), mib(room)));
-    }
-    let found = format!("the guest has {}, and {whose} {}", mib(need), mib(room));
-    if is_pinned && need <= available.saturating_add(facts.host.memory.swap).min(limit) {
-        return Check::Memory.note(Subject::Guest, found).because(
-            "others are swapped out to make room for it, since all of it must be there at once for DMA",
-        );
-    }
-    match is_pinned {
-        true => Check::Memory
-            .problem(Subject::Guest, found)
-            .because("all of a guest's memory must be there at once for DMA")
-            // Some for slotpass itself, its page tables and the IOMMU's.
-            .mended(memory_argument((room - room / 16).max(RamSize::MIN) / HUGE_PAGE * HUGE_PAGE)),
-        false => Check::Memory
-            .note(Subject::Guest, found)
-            .because("without functions of the host, memory is taken as the guest touches it"),
-    }
-}
-
-/// Memory that the host refuses to promise, before any of it is used.
-fn promised(facts: &Facts, guest: Guest) -> Option<Finding> {
-    if guest.huge_pages {
-        return None;
-    }
-    let host = &facts.host.memory;
-    let largest = memory::ranges(guest.memory).iter().map(|ram| ram.end - ram.start).max().unwrap_or(0);
-    let (asked, room) = match (host.promise, host.proportion) {
-        (Some(room), _) => (guest.memory.bytes(), room),
-        (None, Some(room)) => (largest, room),
-        (None, None) => return None,
-    };
-    (asked > room).then(|| {
-        Check::Memory
-            .problem(
-                Subject::Guest,
-                format!("{} are asked for at once, and the host promises {}", mib(asked), mib(room)),
-            )
-            .because("the host keeps from promising more memory than it has (vm.overcommit_memory)")
-            .mended(memory_argument((room - room / 16).max(RamSize::MIN) / HUGE_PAGE * HUGE_PAGE))
-    })
-}
-
-fn memory_lock(facts: &Facts, guest: Guest) -> Option<Finding> {
-    let process = &facts.process;
-    let need = guest.memory.bytes();
-    let check = Check::MemoryLock;
-    if process.locks_without_limit {
-        return Some(check.ok(Subject::Guest, "no limit, by CAP_IPC_LOCK"));
-    }
-    let Some(Limit { soft, hard }) = process.memory_lock else {
-        return Some(check.unknown(Subject::Guest, "the limit is not to be seen in /proc/self/limits"));
-    };
-    if need <= soft {
-        return Some(check.ok(Subject::Guest, format!("{} of {}", mib(need), limit_text(soft))));
-    }
-    let kib = need.div_ceil(1024);
-    let found = check
-        .problem(
-            Subject::Guest,
-            format!("{} are needed, and {} may lock {}", mib(need), process.user, limit_text(soft)),
-        )
-        .because("all of a guest's memory is locked for DMA; its BARs do not count");
-    // The hard limit stays where it is if it can: who lowers it does not get it back in that shell.
-    let raised = match () {
-        () if need <= hard => format!("ulimit -S -l {kib}"),
-        () if process.raises_limits => format!("ulimit -l {kib}"),
-        () => format!("sudo prlimit --pid $$ --memlock={need}:{need}"),
-    };
-    let whose = process.in_limits();
-    let file = format!("/etc/security/limits.d/slotpass-{}.conf", whose.trim_start_matches(':'));
-    Some(
-        found
-            .mended(Remedy::commands("raise the limit of the shell that starts it", [raised]))
-            .mended(Remedy::commands(
-                "for every session of this user from the next one on",
-                [process.write(&format!("{whose} - memlock {kib}"), &file)],
-            ))
-            .mended(Remedy::by_hand(format!("in a systemd unit: LimitMEMLOCK={need}"))),
-    )
-}
-
-fn limit_text(limit: u64) -> String {
-    if limit == super::facts::process::UNLIMITED { "any amount".to_owned() } else { wording::size(limit) }
-}
-
-/// What of the guest's memory, and above it, the IOMMU cannot translate.
-fn io_addresses(facts: &Facts, guest: Guest) -> Vec<Finding> {
-    let check = Check::IoAddresses;
-    let unit_of = |name: &str| facts.host.units.iter().find(|unit| unit.name == name);
-    let units = || facts.functions().filter_map(|function| unit_of(function.unit.as_deref()?));
-    let bits = units().filter_map(|unit| unit.address_bits()).min();
-    let end = bits.filter(|bits| *bits < 64).map_or(u64::MAX, |bits| 1 << bits);
-    let mut excluded: Vec<Range<u64>> = facts
-        .functions()
-        .flat_map(|function| function.reserved.iter().filter(|reserved| reserved.excludes()))
-        .map(|reserved| reserved.range.clone())
-        .collect();
-    excluded.push(end..u64::MAX);
-    let overlaps = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
-    let hit = memory::ranges(guest.memory).into_iter().find_map(|ram| {
-        let hit = excluded.iter().find(|excluded| overlaps(&ram, excluded))?;
-        Some((ram, hit.clone()))
-    });
-    let mut findings = Vec::new();
-    match hit {
-        None => findings.push(match bits {
-            Some(bits) => {
-                check.ok(Subject::Guest, format!("the IOMMU translates {bits} bits, which is enough"))
-            }
-            None => check.ok(Subject::Guest, "nothing that is reserved is in the way"),
-        }),
-        Some((ram, hit)) => {
-            let found = match hit.end {
-                u64::MAX => format!(
-                    "guest memory reaches up to {:#x}, and the IOMMU translates {} bits",
-                    ram.end,
-                    bits.unwrap_or(64)
-                ),
-                _ => format!(
-                    "guest memory {:#x}..{:#x} has {:#x}..{:#x} in it, which the host reserves",
-                    ram.start, ram.end, hit.start, hit.end
-                ),
-            };
-            let found = check.problem(Subject::Guest, found);
-            findings.push(match most_memory(&excluded) {
-                Some(most) => found.mended(memory_argument(most)),
-                None => found.because("no size of memory fits"),
-            });
-        }
-    }
-    let kvm_bits = match facts.host.kvm {
-        Kvms::Opens { address_bits, .. } => address_bits,
-        Kvms::Fails(_) => return findings,
-    };
-    let window = address_ranges::available(address_ranges::ram_end(guest.memory), kvm_bits).memory64;
-    let bars: u64 = facts
-        .functions()
-        .flat_map(|function| &function.resources)
-        .filter(|resource| resource.is_memory && resource.size > 64 << 20)
-        .map(|resource| resource.size)
-        .sum();
-    let functions = facts.functions().count();
-    if findings.iter().all(|finding| finding.remedies.is_empty())
-        && functions > 1
-        && window.start.saturating_add(bars) > end
-    {
-        findings.push(
-            check.note(Subject::Guest, "the guest's BARs lie above what the IOMMU translates").because(
-                "its functions cannot reach each other's BARs by DMA (peer-to-peer); all else works",
-            ),
-        );
-    }
-    findings
-}
-
-/// The most memory of which nothing is excluded.
-fn most_memory(excluded: &[Range<u64>]) -> Option<u64> {
-    let first = |from: u64| {
-        let inside = excluded.iter().filter(|range| range.end > from).map(|range| range.start.max(from));
-        inside.min().unwrap_or(u64::MAX)
-    };
-    let low = first(0);
-    let most = match low {
-        _ if low < layout::LOW_RAM_END => low,
-        _ => layout::LOW_RAM_END + (first(layout::HIGH_RAM_START) - layout::HIGH_RAM_START),
-    };
-    let most = most.min(RamSize::MAX) / HUGE_PAGE * HUGE_PAGE;
-    (most >= RamSize::MIN).then_some(most)
-}
-
 fn dma_mappings(facts: &Facts, guest: Guest) -> Option<Finding> {
     let limit = facts.host.dma_entries.filter(|_| !facts.by_device_file())?;
     let bars: u64 = facts.functions().filter_map(|function| Some(function.shown.as_ref().ok()?.mapped)).sum();
-    let ram = memory::ranges(guest.memory).len() as u64;
+    let ram = crate::memory::ranges(guest.memory).len() as u64;
     let check = Check::DmaMappings;
     let found = format!("{} of {limit} that VFIO allows", ram + bars);
     Some(if ram + bars <= limit {
@@ -301,16 +87,28 @@ fn dma_mappings(facts: &Facts, guest: Guest) -> Option<Finding> {
     })
 }
 
+/// Functions of which others than root do not see how many vectors they have.
+fn unseen(facts: &Facts) -> u64 {
+    facts.functions().filter(|function| !function.is_all_seen).count() as u64
+}
+
 fn open_files(facts: &Facts, guest: Guest) -> Option<Finding> {
     let Limit { hard, .. } = facts.process.open_files?;
     let functions = facts.functions().count() as u64;
     let least = FILES + u64::from(guest.cpus) + FILES_OF_FUNCTION * functions;
-    let all = least + all_vectors(facts);
+    let all = least + all_vectors(facts) + unseen(facts) * MOST_VECTORS;
     let check = Check::OpenFiles;
     if all <= hard {
         return Some(check.ok(Subject::Guest, format!("{all} at most, of {}", count_text(hard))));
     }
-    let found = format!("{all} when all vectors are in use, and {} may have {hard}", facts.process.user);
+    let user = &facts.process.user;
+    let found = match unseen(facts) {
+        0 => format!("{all} when all vectors are in use, and {user} may have {hard}"),
+        _ => format!(
+            "{least} and one for each vector in use, {all} at most, and {user} may have {hard}; how many vectors there are is \
+             for root only to see"
+        ),
+    };
     let found = match least <= hard {
         true => check
             .note(Subject::Guest, found)
@@ -325,7 +123,7 @@ fn open_files(facts: &Facts, guest: Guest) -> Option<Finding> {
 }
 
 fn count_text(limit: u64) -> String {
-    if limit == super::facts::process::UNLIMITED { "any number".to_owned() } else { limit.to_string() }
+    if limit == UNLIMITED { "any number".to_owned() } else { limit.to_string() }
 }
 
 fn vectors_of(found: &Found) -> u64 {
@@ -381,8 +179,12 @@ fn vectors(facts: &Facts) -> Vec<Finding> {
             );
         }
     }
-    if findings.is_empty() {
-        findings.push(check.ok(Subject::Guest, format!("{all} at most")));
+    match unseen(facts) {
+        0 if findings.is_empty() => findings.push(check.ok(Subject::Guest, format!("{all} at most"))),
+        0 => {}
+        _ => findings.push(
+            check.note(Subject::Guest, "not known: others than root see 64 bytes of configuration space"),
+        ),
     }
     findings
 }

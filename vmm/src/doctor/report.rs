@@ -177,13 +177,13 @@ fn limits(facts: &Facts) -> String {
     let process = &facts.process;
     let is_root = process.uid == 0;
     format!(
-        "root: {is_root}; CAP_IPC_LOCK: {}; CAP_SYS_RESOURCE: {}\nmemory lock: {:?}\nopen files: {:?}\ncontrol group: \
-         {:?}\nDMA entries: {:?}\n",
+        "root: {is_root}; CAP_IPC_LOCK: {}; CAP_SYS_RESOURCE: {}\nmemory lock: {:?}\nopen files: {:?}\nfree in the \
+         control groups: {:?}\nDMA entries: {:?}\n",
         process.locks_without_limit,
         process.raises_limits,
         process.memory_lock,
         process.open_files,
-        process.memory_limit,
+        process.group_room,
         facts.host.dma_entries,
     )
 }

@@ -54,7 +54,7 @@ pub fn root() -> Process {
         raises_limits: true,
         memory_lock: limit,
         open_files: Some(Limit { soft: 1024, hard: 1 << 20 }),
-        memory_limit: None,
+        group_room: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! and no function is opened. A VM is made, of which nothing is left.
 
 pub mod access;
+mod control_groups;
 pub mod function;
 pub mod host;
 pub mod iommu;

@@ -1,6 +1,9 @@
 //! This process: its user, capabilities and limits, all from `/proc/self`. `slotpass run` by the same user has the same.
 
 use std::fs;
+use std::path::Path;
+
+use super::control_groups;
 
 /// Bits of capability sets (`linux/capability.h`).
 const IPC_LOCK: u32 = 14;
@@ -32,17 +35,16 @@ pub struct Process {
     pub memory_lock: Option<Limit>,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<Limit>,
-    /// The least memory limit of its control groups, in bytes.
-    pub memory_limit: Option<u64>,
+    /// The memory that its control groups leave free, in bytes; nothing without a limit.
+    pub group_room: Option<u64>,
 }
 
 impl Process {
     /// Reads it.
     pub fn read() -> Process {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let cgroup = text("/proc/self/cgroup");
-        let memory_limit = memory_limit(&cgroup, |directory| {
-            fs::read_to_string(format!("/sys/fs/cgroup{directory}/memory.max")).ok()
+        let group_room = control_groups::memory_room(&text("/proc/self/cgroup"), |path| {
+            fs::read_to_string(Path::new("/sys/fs/cgroup").join(path)).ok()
         });
         let process = from_texts(
             &text("/proc/self/status"),
@@ -50,7 +52,7 @@ impl Process {
             &text("/proc/self/uid_map"),
             &text("/etc/passwd"),
         );
-        Process { memory_limit, ..process }
+        Process { group_room, ..process }
     }
 
     /// A command with this user's way to privilege in front.
@@ -95,7 +97,7 @@ fn from_texts(status: &str, limits: &str, uid_map: &str, passwd: &str) -> Proces
         raises_limits: has(SYS_RESOURCE),
         memory_lock: limit(limits, "Max locked memory"),
         open_files: limit(limits, "Max open files"),
-        memory_limit: None,
+        group_room: None,
     }
 }
 
@@ -107,18 +109,6 @@ fn limit(limits: &str, name: &str) -> Option<Limit> {
         number => number.parse().ok(),
     };
     Some(Limit { soft: number()?, hard: number()? })
-}
-
-/// `text` is `/proc/self/cgroup`; `max_of` has the `memory.max` of a control group of version 2.
-fn memory_limit(text: &str, max_of: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let mut directory = text.lines().find_map(|line| line.strip_prefix("0::"))?.trim_end_matches('/');
-    let mut least = None;
-    while !directory.is_empty() {
-        let own: Option<u64> = max_of(directory).and_then(|max| max.trim().parse().ok());
-        least = least.into_iter().chain(own).min();
-        directory = directory.rsplit_once('/').map_or("", |(above, _)| above);
-    }
-    least
 }
 
 #[cfg(test)]
@@ -149,17 +139,5 @@ mod tests {
         let root = from_texts("Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffbfff\n", "", map, passwd);
         assert!(!root.locks_without_limit && root.raises_limits);
         assert_eq!((root.as_root("x"), root.memory_lock), ("x".to_owned(), None));
-    }
-
-    #[test]
-    fn the_least_limit_of_the_groups_counts() {
-        let max = |directory: &str| match directory {
-            "/a/b" => Some("max\n".to_owned()),
-            "/a" => Some("1048576\n".to_owned()),
-            _ => None,
-        };
-        assert_eq!(memory_limit("0::/a/b/c\n", max), Some(1 << 20));
-        assert_eq!(memory_limit("0::/\n", max), None);
-        assert_eq!(memory_limit("1:cpu:/a\n", max), None);
     }
 }

@@ -1,9 +1,10 @@
 use super::super::facts::host::Host;
 use super::super::facts::iommu::Reserved;
-use super::super::facts::process::{Process, UNLIMITED};
+use super::super::facts::process::Process;
 use super::super::finding::Level;
 use super::super::tests::{asked, drive, facts, host, root, user, words};
 use super::*;
+use crate::memory::HUGE_PAGE;
 
 fn guest(memory: u64) -> Guest {
     Guest { memory: memory.try_into().unwrap(), cpus: 1, huge_pages: false }
@@ -13,21 +14,31 @@ fn guest(memory: u64) -> Guest {
 fn memory_that_the_host_has_or_has_not() {
     let mut swapping = facts();
     (swapping.host.memory.available, swapping.host.memory.swap) = (1 << 30, 1 << 30);
-    assert_eq!(memory(&swapping, guest(2 << 30)).level, Level::Note);
-    assert_eq!(memory(&swapping, guest(3 << 30)).level, Level::Problem);
+    assert_eq!(memory::available(&swapping, guest(2 << 30)).level, Level::Note);
+    assert_eq!(memory::available(&swapping, guest(3 << 30)).level, Level::Problem);
+    swapping.process.group_room = Some(3 << 29);
+    assert_eq!(memory::available(&swapping, guest(3 << 29)).level, Level::Note);
+    assert_eq!(memory::available(&swapping, guest(2 << 30)).level, Level::Problem);
     for (memory_size, available, limit, with_functions, level, part) in [
         (1 << 30, 2u64 << 30, None, true, Level::Ok, "1 GiB of 2 GiB"),
         (2 << 30, 1 << 30, None, true, Level::Problem, "--memory 960M"),
         (2 << 30, 1 << 30, None, false, Level::Note, "as the guest touches it"),
-        (2 << 30, 4 << 30, Some(1u64 << 30), true, Level::Problem, "this control group may have 1 GiB"),
+        (2 << 30, 4 << 30, Some(1u64 << 30), true, Level::Problem, "this control group has free 1 GiB"),
+        (2 << 30, 4 << 30, Some(1 << 30), true, Level::Problem, "--memory 960M"),
+        // What doctor says can be given is enough for both, and a little more is not sure to be.
+        (960 << 20, 1 << 30, None, true, Level::Ok, "960 MiB of 1 GiB"),
+        (962 << 20, 1 << 30, None, true, Level::Note, "leaves little"),
+        (1 << 30, 1 << 30, None, true, Level::Note, "leaves little"),
+        (960 << 20, 4 << 30, Some(1 << 30), true, Level::Ok, "960 MiB of 1 GiB"),
+        (1 << 30, 4 << 30, Some(1 << 30), true, Level::Note, "leaves little"),
     ] {
         let mut facts = facts();
         facts.host.memory.available = available;
-        facts.process.memory_limit = limit;
+        facts.process.group_room = limit;
         if !with_functions {
             facts.asked.clear();
         }
-        let found = memory(&facts, guest(memory_size));
+        let found = memory::available(&facts, guest(memory_size));
         assert_eq!(found.level, level, "{}", words(&found));
         assert!(words(&found).contains(part), "{part} in {}", words(&found));
     }
@@ -45,7 +56,7 @@ fn memory_that_the_host_does_not_promise() {
     ] {
         let mut facts = facts();
         (facts.host.memory.promise, facts.host.memory.proportion) = (promise, proportion);
-        let found = promised(&facts, guest(size));
+        let found = memory::promised(&facts, guest(size));
         assert_eq!(found.is_some(), part.is_some(), "{size:#x}");
         assert!(part.is_none_or(|part| words(&found.unwrap()).contains(part)));
     }
@@ -60,7 +71,7 @@ fn huge_pages_that_are_reserved_or_not() {
         (None, Level::Problem, "without --hugepages"),
     ] {
         let facts = Facts { host: Host { huge_pages, ..host() }, ..facts() };
-        let found = memory(&facts, Guest { huge_pages: true, ..guest(512 << 20) });
+        let found = memory::available(&facts, Guest { huge_pages: true, ..guest(512 << 20) });
         assert_eq!(found.level, level);
         assert!(words(&found).contains(part), "{part} in {}", words(&found));
     }
@@ -99,7 +110,7 @@ fn locked_memory_and_its_limit() {
         ),
         (Process { memory_lock: None, ..user() }, Level::Unknown, "/proc/self/limits"),
     ] {
-        let found = memory_lock(&Facts { process, ..facts() }, guest(need)).unwrap();
+        let found = memory::locked(&Facts { process, ..facts() }, guest(need)).unwrap();
         assert_eq!(found.level, level);
         assert!(words(&found).contains(part), "{part} in {}", words(&found));
     }
@@ -123,7 +134,7 @@ fn the_guest_fits_into_what_the_iommu_translates() {
         let range = |range| Reserved { range, kind: "reserved".to_owned() };
         function.reserved.extend(reserved.map(range));
         let facts = Facts { asked: vec![asked(function)], ..facts() };
-        let found = io_addresses(&facts, guest(size));
+        let found = io_addresses::translated(&facts, guest(size));
         assert_eq!(found[0].level, level, "{size:#x}: {}", words(&found[0]));
         assert!(words(&found[0]).contains(part), "{part} in {}", words(&found[0]));
         assert_eq!(found.len(), 1);
@@ -140,9 +151,9 @@ fn the_most_memory_fits_and_no_more() {
         vec![0xc000_0000..0xc000_1000],
         vec![0x1_0000_0000..0x1_0000_1000],
     ] {
-        let most = most_memory(&excluded).unwrap();
+        let most = io_addresses::most_memory(&excluded).unwrap();
         let fits = |bytes: u64| {
-            memory::ranges(bytes.try_into().unwrap())
+            crate::memory::ranges(bytes.try_into().unwrap())
                 .iter()
                 .all(|ram| excluded.iter().all(|range| ram.end <= range.start || range.end <= ram.start))
         };
@@ -157,7 +168,7 @@ fn bars_out_of_the_iommus_reach_are_no_problem() {
     second.sysfs.address = "0000:02:00.0".parse().unwrap();
     second.resources[0].size = 1 << 39;
     let facts = Facts { asked: vec![asked(drive()), asked(second)], ..facts() };
-    let found = io_addresses(&facts, guest(1 << 30));
+    let found = io_addresses::translated(&facts, guest(1 << 30));
     assert_eq!(found.iter().map(|f| f.level).collect::<Vec<_>>(), [Level::Ok, Level::Note]);
     assert!(words(&found[1]).contains("peer-to-peer"));
 }
@@ -195,6 +206,30 @@ fn open_files_and_their_limit() {
         assert_eq!(found.level, level, "{}", words(&found));
         assert!(words(&found).contains(part), "{part} in {}", words(&found));
     }
+}
+
+/// Others than root do not see how many vectors there are, and none is no good guess.
+#[test]
+fn vectors_that_only_root_sees() {
+    let mut function = drive();
+    function.is_all_seen = false;
+    function.shown.as_mut().unwrap().vectors = 0;
+    let facts = Facts { asked: vec![asked(function)], ..facts() };
+    for (hard, level, part) in [
+        (1 << 20, Level::Ok, "2105 at most"),
+        (2105, Level::Ok, "2105 at most"),
+        (2104, Level::Note, "57 and one for each vector in use, 2105 at most"),
+        (56, Level::Problem, "may have 56"),
+    ] {
+        let open_files = Some(Limit { soft: hard, hard });
+        let facts = Facts { process: Process { open_files, ..user() }, ..facts.clone() };
+        let found = open_files_of(&facts);
+        assert_eq!(found.level, level, "{}", words(&found));
+        assert!(words(&found).contains(part), "{part} in {}", words(&found));
+    }
+    let found = vectors(&facts);
+    assert!(found.len() == 1 && found[0].level == Level::Note, "{found:?}");
+    assert!(found[0].found.contains("not known"), "{found:?}");
 }
 
 fn open_files_of(facts: &Facts) -> Finding {
