@@ -95,6 +95,9 @@ pub struct Finding {
     pub reason: Option<String>,
     /// What mends it. One of them is enough; the first is the one to try.
     pub remedies: Vec<Remedy>,
+    /// Names of the user's files that are in it, which a report for others leaves out.
+    #[serde(skip)]
+    pub files: Vec<String>,
 }
 
 /// What mends a finding.
@@ -180,7 +183,8 @@ impl Check {
     }
 
     fn finding(self, subject: Subject, level: Level, found: impl Into<String>) -> Finding {
-        Finding { subject, check: self, level, found: found.into(), reason: None, remedies: Vec::new() }
+        let (found, remedies, files) = (found.into(), Vec::new(), Vec::new());
+        Finding { subject, check: self, level, found, reason: None, remedies, files }
     }
 }
 
@@ -188,6 +192,12 @@ impl Finding {
     /// With what it means.
     pub fn because(mut self, reason: impl Into<String>) -> Finding {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// With names of files that are in it.
+    pub fn naming(mut self, files: impl IntoIterator<Item = String>) -> Finding {
+        self.files.extend(files);
         self
     }
 

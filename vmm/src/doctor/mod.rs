@@ -33,7 +33,7 @@ use crate::port_options::PortOptions;
 use crate::slot_map::{Assignment, DeviceName, SlotMap, SlotMapError};
 use facts::Facts;
 use facts::access::Access;
-use facts::function::Asked;
+use facts::function::{Asked, Found};
 use facts::host::{Host, Kvms};
 use facts::process::Process;
 use finding::{Check, Finding, Remedy, Subject, Verdict};
@@ -128,7 +128,8 @@ impl Question {
         let only_simulated = !facts.asked.is_empty() && facts.asked.iter().all(is_simulated);
         let mut findings = host::check(facts, !only_simulated);
         for asked in &facts.asked {
-            findings.extend(function::check(facts, asked, self.require_reset));
+            let found = function::check(facts, asked, self.require_reset);
+            findings.extend(found.into_iter().map(|finding| finding.naming(file_name(asked))));
         }
         let guest = Guest { memory: self.memory, cpus: self.cpus, huge_pages: self.huge_pages };
         findings.extend(guest::check(facts, guest));
@@ -148,7 +149,12 @@ impl Question {
                 let own = errors
                     .iter()
                     .filter(|error| !matches!(error, SlotMapError::Host { .. } | SlotMapError::Path { .. }));
-                own.map(|error| Check::Slots.problem(Subject::Guest, error.to_string())).collect()
+                let roms = || {
+                    let roms = self.assignments.iter().filter_map(|assignment| assignment.rom.as_ref());
+                    roms.map(|rom| rom.display().to_string())
+                };
+                own.map(|error| Check::Slots.problem(Subject::Guest, error.to_string()).naming(roms()))
+                    .collect()
             }
         }
     }
@@ -156,13 +162,25 @@ impl Question {
     fn kernel(&self) -> Option<Finding> {
         let (kernel, initrd) = self.kernel.as_ref()?;
         let check = Check::Kernel;
-        Some(match Kernel::open(kernel, initrd.as_deref(), "") {
+        let files = [Some(kernel), initrd.as_ref()].into_iter().flatten();
+        let finding = match Kernel::open(kernel, initrd.as_deref(), "") {
             Ok(_) => check.ok(Subject::Guest, kernel.display().to_string()),
             Err(error) => check
                 .problem(Subject::Guest, error.to_string())
                 .mended(Remedy::by_hand("name another file by --kernel or --initrd")),
-        })
+        };
+        Some(finding.naming(files.map(|file| file.display().to_string())))
     }
+}
+
+/// Where names of functions begin.
+const NAMES: [&str; 4] = ["/sys/", "/pci@", "/devices/", "/dev/"];
+
+/// What a user took for a function's name, and is a file's.
+fn file_name(asked: &Asked) -> Option<String> {
+    let name = asked.name.to_string();
+    let is_file = name.starts_with('/') && !NAMES.iter().any(|names| name.starts_with(names));
+    (is_file && matches!(asked.found, Found::Nothing(_))).then_some(name)
 }
 
 impl Diagnosis {

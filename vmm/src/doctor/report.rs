@@ -11,6 +11,7 @@ use passthru::host::vfio::sysfs;
 use passthru::pci::capability;
 
 use super::facts::Facts;
+use super::finding::{Finding, Subject};
 use super::{Diagnosis, Style};
 
 /// Extended capability with a serial number (PCIe 6.0 §7.9.3): an identifier and 8 bytes of it.
@@ -63,7 +64,9 @@ const WORDS: [&str; 26] = [
 pub fn of(diagnosis: &Diagnosis) -> String {
     let facts = &diagnosis.facts;
     let mut text = format!("slotpass {} doctor report 1\n", diagnosis.version);
-    section(&mut text, "findings", &hide(facts, &diagnosis.text(Style::Plain)));
+    let findings = diagnosis.findings.iter().map(without_files).collect();
+    let findings = Diagnosis { findings, ..diagnosis.clone() }.text(Style::Plain);
+    section(&mut text, "findings", &hide(facts, &findings));
     section(&mut text, "host", &host(facts));
     section(&mut text, "modules", &modules());
     section(&mut text, "limits", &limits(facts));
@@ -84,20 +87,46 @@ fn section(text: &mut String, title: &str, body: &str) {
     }
 }
 
+/// Names of files are told by what they are for, which the text around them says.
+fn without_files(finding: &Finding) -> Finding {
+    let mut finding = finding.clone();
+    // The longest first: one may be a part of another.
+    finding.files.sort_by_key(|file| std::cmp::Reverse(file.len()));
+    let own = std::mem::take(&mut finding.files);
+    let hide = |text: &mut String| own.iter().for_each(|file| *text = replaced(text, file, "FILE"));
+    hide(&mut finding.found);
+    finding.reason.iter_mut().for_each(hide);
+    for remedy in &mut finding.remedies {
+        hide(&mut remedy.what);
+        remedy.arguments.iter_mut().chain(&mut remedy.commands).for_each(hide);
+    }
+    if let Subject::Function(name) = &mut finding.subject {
+        hide(name);
+    }
+    finding
+}
+
 /// The user's name is nobody's business either.
 fn hide(facts: &Facts, text: &str) -> String {
     let user = &facts.process.user;
-    if user == "root" || user.is_empty() {
+    if user == "root" { text.to_owned() } else { replaced(text, user, "USER") }
+}
+
+/// With `other` wherever `name` is not a part of a longer word.
+fn replaced(text: &str, name: &str, other: &str) -> String {
+    if name.is_empty() {
         return text.to_owned();
     }
-    let words = text.split_inclusive(|c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_'));
-    let word = |word: &str| match word.strip_prefix(user.as_str()) {
-        Some(rest) if !rest.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_')) => {
-            format!("USER{rest}")
-        }
-        _ => word.to_owned(),
-    };
-    words.map(word).collect()
+    let mut made = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(name) {
+        made += before;
+        let is_part = made.ends_with(char::is_alphanumeric) && name.starts_with(char::is_alphanumeric)
+            || after.starts_with(char::is_alphanumeric) && name.ends_with(char::is_alphanumeric);
+        made += if is_part { name } else { other };
+        rest = after;
+    }
+    made + rest
 }
 
 fn host(facts: &Facts) -> String {
@@ -141,11 +170,28 @@ fn host(facts: &Facts) -> String {
 
 /// The kernel's own words, those behind `--` being a program's, and their values where they are known to be harmless.
 fn command_line(text: &str) -> String {
-    let one = |word: &str| match word.split_once('=') {
+    let one = |word: String| match word.trim_start_matches('"').split_once('=') {
         Some((name, _)) if !WORDS.iter().any(|known| is_of(name, known)) => format!("{name}=…"),
-        _ => word.to_owned(),
+        // Blanks in what has no value: nobody knows what of it is a name.
+        None if word.contains('"') => "…".to_owned(),
+        _ => word,
     };
-    text.split_whitespace().take_while(|word| *word != "--").map(one).collect::<Vec<_>>().join(" ")
+    words(text).into_iter().take_while(|word| word != "--").map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// As the kernel divides its command line: blanks between quotes do not (`next_arg` in Linux' `lib/cmdline.c`).
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for character in text.chars() {
+        is_quoted ^= character == '"';
+        match words.last_mut() {
+            Some(word) if is_quoted || !character.is_whitespace() => word.push(character),
+            _ => words.push(String::new()),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// A parameter of the kernel, or of a module, of this name.
@@ -248,6 +294,7 @@ fn blank_serial(config: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::{Check, Remedy};
     use super::super::tests::{facts, user};
     use super::*;
 
@@ -269,14 +316,46 @@ mod tests {
         let expected =
             "BOOT_IMAGE=… quiet ip=… pci=realloc vfio-pci.ids=8086:1 vfio_iommu_type1.x=1 password=… memx=…";
         assert_eq!(command_line(text), expected);
+        for (text, expected) in [
+            ("x=\"a secret\" quiet", "x=… quiet"),
+            ("\"x=a secret\" \"pci=a b\" quiet", "x=… \"pci=a b\" quiet"),
+            ("\"a secret\" x=\"a -- secret\" ro", "… x=… ro"),
+            ("quiet x=\"never ends --", "quiet x=…"),
+            ("x=a\"b c\"d e", "x=… e"),
+            ("", ""),
+        ] {
+            assert_eq!(command_line(text), expected, "{text}");
+        }
     }
 
     #[test]
     fn the_users_name_is_left_out() {
         let facts = Facts { process: user(), ..facts() };
-        assert_eq!(
-            hide(&facts, "ann may; chown ann /x, anna ann-x\n"),
-            "USER may; chown USER /x, anna ann-x\n"
-        );
+        for (text, expected) in [
+            ("ann may; chown ann /x\n", "USER may; chown USER /x\n"),
+            ("limits.d/slotpass-ann.conf", "limits.d/slotpass-USER.conf"),
+            ("anna joann xann x", "anna joann xann x"),
+            ("ann", "USER"),
+        ] {
+            assert_eq!(hide(&facts, text), expected);
+        }
+    }
+
+    #[test]
+    fn names_of_files_are_left_out() {
+        let files = ["/home/ann/vm", "/home/ann/vm/initrd", "k"].map(str::to_owned);
+        let finding = Check::Kernel
+            .problem(
+                Subject::Function("/home/ann/vm".to_owned()),
+                "kernel k: no; initrd /home/ann/vm/initrd: no",
+            )
+            .because("of /home/ann/vm")
+            .mended(Remedy::commands("look at k", ["cat k".to_owned()]))
+            .naming(files);
+        let found = without_files(&finding);
+        assert_eq!(found.found, "kernel FILE: no; initrd FILE: no");
+        assert_eq!(found.subject, Subject::Function("FILE".to_owned()));
+        let report = of(&Diagnosis::new(vec![finding], facts()));
+        assert!(!report.contains("/home") && report.contains("        cat FILE\n"), "{report}");
     }
 }

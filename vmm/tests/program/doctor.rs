@@ -118,3 +118,28 @@ fn a_report_has_the_host_and_not_its_name() {
         assert!(address.is_empty() || !report.contains(address), "{address} in\n{report}");
     }
 }
+
+/// Whoever runs it, where a user's files are is not told to others.
+#[test]
+fn a_report_names_no_files() {
+    let vm = r#"{ "kernel": "KERNEL", "initrd": "INITRD",
+                  "pci_devices": [ { "path": "sim:demo", "pci_slot": "0:8:0", "rom": "ROM" },
+                                   { "path": "/home/secret/device", "pci_slot": "0:9:0" } ] }"#;
+    for (kernel, initrd, part) in [
+        ("kernel.elf", "secret-initrd", "initrd FILE: "),
+        ("secret-kernel", "secret-initrd", "kernel FILE: cannot open: No such file"),
+    ] {
+        let run = Slotpass::new().file("kernel.elf", guest::EXIT);
+        let folder = run.path("");
+        let [kernel, initrd, rom] =
+            [kernel, initrd, "secret-rom"].map(|name| folder.join(name).display().to_string());
+        let vm = vm.replace("KERNEL", &kernel).replace("INITRD", &initrd).replace("ROM", &rom);
+        let arguments = ["doctor", "--config", "vm.json", "--report", "report.txt"];
+        let (ended, report) = run.file("vm.json", vm).args(arguments).end_and_read("report.txt");
+        let ended = ended.expect_code(1).expect_stdout("/home/secret/device");
+        assert!(report.contains(part), "{part} in {report}\n{ended}");
+        for secret in ["secret", folder.to_str().unwrap()] {
+            assert!(!report.contains(secret), "{secret} in {report}");
+        }
+    }
+}
