@@ -101,7 +101,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// A directory, device, pipe or socket. A pipe might never end, or never begin.
-    #[error("{}: not a regular file", .path.display())]
+    #[error("{}: not a regular file, but a directory, device, pipe or socket", .path.display())]
     NotRegular {
         /// The file.
         path: PathBuf,
@@ -284,7 +284,10 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         for path in [pipe.as_path(), folder.path(), Path::new("/dev/zero")] {
-            assert_eq!(text(path), format!("{}: not a regular file", path.display()));
+            assert_eq!(
+                text(path),
+                format!("{}: not a regular file, but a directory, device, pipe or socket", path.display())
+            );
         }
         let long = folder.path().join("long.json");
         File::create(&long).unwrap().set_len(LONGEST + 1).unwrap();

@@ -1,5 +1,7 @@
 //! Linux' bzImage (Linux `Documentation/arch/x86/boot.rst`), entered at its 64-bit or 32-bit entry point.
 
+use std::ops::Range;
+
 use linux_loader::bootparam::{
     E820_MAX_ENTRIES_ZEROPAGE, LOADED_HIGH, XLF_KERNEL_64, boot_e820_entry, boot_params, setup_header,
 };
@@ -83,16 +85,14 @@ impl BzImage {
         self.header.version >= XLOADFLAGS_SINCE && self.header.xloadflags & XLF_KERNEL_64 != 0
     }
 
-    pub fn load(
+    /// Where the protected-mode part and the initrd go, if both have room.
+    pub fn place(
         &self,
-        image: &mut Image,
-        initrd: Option<&mut Image>,
-        command_line: &[u8],
-        memory: &GuestMemory,
+        image: &Image,
+        initrd: Option<&Image>,
         map: &[MapEntry],
-        rsdp: u64,
-    ) -> Result<Entry, Error> {
-        let size = image.length() - self.protected_mode;
+    ) -> Result<(u64, Option<Range<u64>>), Error> {
+        let size = self.size(image);
         // Elsewhere than at the preferred address a kernel of 2.10 or later only works above it, so nothing is won
         // by another one. init_size is what it needs there to decompress itself.
         let (start, needed) = if self.header.version >= PREFERRED_ADDRESS_SINCE {
@@ -105,7 +105,27 @@ impl BzImage {
         let low: Vec<MapEntry> =
             map.iter().filter(|entry| entry.range.end <= layout::HIGH_RAM_START).cloned().collect();
         check_free(image, &low, start..end)?;
-        image.copy(self.protected_mode, size, memory, start)?;
+        let limit = u64::from(self.header.initrd_addr_max) + 1;
+        let initrd = initrd.map(|initrd| place_initrd(initrd, map, end, limit, Side::Top)).transpose()?;
+        Ok((start, initrd))
+    }
+
+    /// Bytes of the protected-mode part.
+    fn size(&self, image: &Image) -> u64 {
+        image.length() - self.protected_mode
+    }
+
+    pub fn load(
+        &self,
+        image: &mut Image,
+        initrd: Option<&mut Image>,
+        command_line: &[u8],
+        memory: &GuestMemory,
+        map: &[MapEntry],
+        rsdp: u64,
+    ) -> Result<Entry, Error> {
+        let (start, place) = self.place(image, initrd.as_deref(), map)?;
+        image.copy(self.protected_mode, self.size(image), memory, start)?;
 
         let mut header = self.header;
         header.type_of_loader = UNDEFINED_LOADER;
@@ -114,9 +134,7 @@ impl BzImage {
         header.cmd_line_ptr = command_line::write(command_line, memory)? as u32;
         // A pointer that only a loader may set.
         header.setup_data = 0;
-        if let Some(initrd) = initrd {
-            let limit = u64::from(header.initrd_addr_max) + 1;
-            let range = place_initrd(initrd, map, end, limit, Side::Top)?;
+        if let Some((initrd, range)) = initrd.zip(place) {
             initrd.copy(0, initrd.length(), memory, range.start)?;
             header.ramdisk_image = range.start as u32;
             header.ramdisk_size = (range.end - range.start) as u32;

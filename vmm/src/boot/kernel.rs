@@ -13,7 +13,7 @@ use super::multiboot::{self, Multiboot};
 use super::placement::BOOT_DATA;
 use super::pvh::Pvh;
 use super::segment;
-use crate::memory::{GuestMemory, memory_map};
+use crate::memory::{GuestMemory, RamSize, map_of_size, memory_map};
 
 /// A kernel that can be loaded again and again: its files stay open, so that another file put in their place changes
 /// nothing.
@@ -88,6 +88,17 @@ impl Kernel {
             Format::BzImage(bzimage) => Protocol::Linux(bzimage.version()),
             Format::Pvh(_) => Protocol::Pvh,
             Format::Multiboot(_) => Protocol::Multiboot,
+        }
+    }
+
+    /// Fails where [`Kernel::load`] would, for want of room in a guest with so much memory.
+    pub fn check_room(&self, memory: RamSize) -> Result<(), Error> {
+        let map = map_of_size(memory);
+        let (image, initrd) = (&self.image, self.initrd.as_ref());
+        match &self.format {
+            Format::BzImage(bzimage) => bzimage.place(image, initrd, &map).map(drop),
+            Format::Pvh(pvh) => pvh.place(image, initrd, &map).map(drop),
+            Format::Multiboot(multiboot) => multiboot.place(image, initrd, &map).map(drop),
         }
     }
 

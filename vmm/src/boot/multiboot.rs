@@ -1,6 +1,8 @@
 //! Multiboot 1 (Multiboot Specification 0.6.96): a header in the first 8 KiB, either in an ELF image or with the
 //! addresses to load in the header itself.
 
+use std::ops::Range;
+
 use vm_memory::{Bytes, GuestAddress};
 
 use super::command_line;
@@ -135,6 +137,19 @@ fn name_of(image: &Image) -> Vec<u8> {
 }
 
 impl Multiboot {
+    /// Where the initrd goes, if all has room.
+    pub fn place(
+        &self,
+        image: &Image,
+        initrd: Option<&Image>,
+        map: &[MapEntry],
+    ) -> Result<Option<Range<u64>>, Error> {
+        let end = segment::place(&self.segments, image, map)?;
+        initrd
+            .map(|initrd| place_initrd(initrd, map, end, layout::LOW_RAM_END, Side::BehindKernel))
+            .transpose()
+    }
+
     pub fn load(
         &self,
         image: &mut Image,
@@ -146,11 +161,11 @@ impl Multiboot {
         let failed = |source| Error::Memory { what: "multiboot information", source };
         let write =
             |bytes: &[u8], address: u64| memory.write_slice(bytes, GuestAddress(address)).map_err(failed);
-        let end = segment::load(&self.segments, image, memory, map)?;
+        let place = self.place(image, initrd.as_deref(), map)?;
+        segment::load(&self.segments, image, memory)?;
 
         let mut flags = INFO_FLAGS;
-        if let Some(initrd) = initrd {
-            let range = place_initrd(initrd, map, end, layout::LOW_RAM_END, Side::BehindKernel)?;
+        if let Some((initrd, range)) = initrd.zip(place) {
             initrd.copy(0, initrd.length(), memory, range.start)?;
             let mut name = name_of(initrd);
             name.truncate(MODULE_NAME_MAX);

@@ -1,6 +1,8 @@
 //! PVH: an ELF image with Xen's 32-bit entry note, handed a start info block (Xen's
 //! `xen/include/public/arch-x86/hvm/start_info.h`, `docs/misc/pvh.pandoc`).
 
+use std::ops::Range;
+
 use linux_loader::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
@@ -39,6 +41,17 @@ impl Pvh {
         }
     }
 
+    /// Where the initrd goes, if all has room.
+    pub fn place(
+        &self,
+        image: &Image,
+        initrd: Option<&Image>,
+        map: &[MapEntry],
+    ) -> Result<Option<Range<u64>>, Error> {
+        let end = segment::place(&self.segments, image, map)?;
+        initrd.map(|initrd| place_initrd(initrd, map, end, layout::LOW_RAM_END, Side::Top)).transpose()
+    }
+
     pub fn load(
         &self,
         image: &mut Image,
@@ -49,7 +62,8 @@ impl Pvh {
         rsdp: u64,
     ) -> Result<Entry, Error> {
         let failed = |source| Error::Memory { what: "PVH start info", source };
-        let end = segment::load(&self.segments, image, memory, map)?;
+        let place = self.place(image, initrd.as_deref(), map)?;
+        segment::load(&self.segments, image, memory)?;
 
         let mut info = hvm_start_info {
             magic: XEN_HVM_START_MAGIC_VALUE,
@@ -60,8 +74,7 @@ impl Pvh {
             memmap_entries: map.len() as u32,
             ..Default::default()
         };
-        if let Some(initrd) = initrd {
-            let range = place_initrd(initrd, map, end, layout::LOW_RAM_END, Side::Top)?;
+        if let Some((initrd, range)) = initrd.zip(place) {
             initrd.copy(0, initrd.length(), memory, range.start)?;
             let module =
                 hvm_modlist_entry { paddr: range.start, size: range.end - range.start, ..Default::default() };

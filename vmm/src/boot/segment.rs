@@ -35,23 +35,22 @@ impl Segment {
     }
 }
 
-/// Copies and zeroes all segments; gives the end of the highest.
-pub(super) fn load(
-    segments: &[Segment],
-    image: &mut Image,
-    memory: &GuestMemory,
-    map: &[MapEntry],
-) -> Result<u64, Error> {
-    // All are checked before the first is copied, so that the message names what does not fit, not what came first.
+/// Fails unless there is RAM for all segments; gives the end of the highest.
+pub(super) fn place(segments: &[Segment], image: &Image, map: &[MapEntry]) -> Result<u64, Error> {
     for segment in segments {
         check_free(image, map, segment.range())?;
     }
+    Ok(segments.iter().map(|segment| segment.range().end).max().unwrap_or(0))
+}
+
+/// Copies and zeroes all segments, which [`place`] has passed.
+pub(super) fn load(segments: &[Segment], image: &mut Image, memory: &GuestMemory) -> Result<(), Error> {
     for segment in segments {
         image.copy(segment.offset, segment.file_size, memory, segment.address)?;
         zero(memory, segment.address + segment.file_size..segment.range().end)
             .map_err(|source| Error::Memory { what: "the kernel's zeroed memory", source })?;
     }
-    Ok(segments.iter().map(|segment| segment.range().end).max().unwrap_or(0))
+    Ok(())
 }
 
 /// Zeroes guest memory. At start it is zero already, at a guest reset it is not.

@@ -13,7 +13,6 @@ use crate::doctor::finding::Verdict;
 use crate::doctor::{self, Diagnosis, MeantError, Question, Style, report};
 use crate::machine::UseIommufd;
 use crate::memory::RamSize;
-use crate::port_options::PortOptions;
 use crate::slot_map::DeviceName;
 use crate::vms::Folders;
 use crate::vms::store::{Store, StoreError};
@@ -45,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<RamSize>,
     /// Processors, as with run [default: 1]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", value_parser = super::run::cpus, allow_hyphen_values = true)]
     cpus: Option<u32>,
     /// Reserved huge pages back the guest's memory, as with run
     #[arg(long)]
@@ -123,8 +122,8 @@ fn write_report(path: &Path, diagnosis: &Diagnosis) -> Result<(), DoctorError> {
 impl Arguments {
     fn question(self) -> Result<Question, DoctorError> {
         let question = match (&self.config, self.vm()) {
-            (Some(path), _) => of_file(VmFile::read(path)?),
-            (None, Some(name)) => of_file(Store::new(Folders::choose(None, None)).find(name)?.file),
+            (Some(path), _) => Question::of_vm(VmFile::read(path)?),
+            (None, Some(name)) => Question::of_vm(Store::new(Folders::choose(None, None)).find(name)?.file),
             _ if self.devices.is_empty() => Question::about(doctor::meant_for_guests()?),
             _ => Question::about(self.devices.iter().map(|name| DeviceName::from(name.as_str()))),
         };
@@ -144,20 +143,5 @@ impl Arguments {
             [name] if !name.contains([':', '/']) => Some(name),
             _ => None,
         }
-    }
-}
-
-/// Whether this VM would start.
-fn of_file(file: VmFile) -> Question {
-    Question {
-        assignments: file.assignments().collect(),
-        slots: true,
-        ports: PortOptions { empty: file.ports, window: file.port_window.unwrap_or_default() },
-        memory: file.memory.unwrap_or_default(),
-        cpus: file.cpus.unwrap_or(1),
-        huge_pages: file.hugepages,
-        require_reset: file.require_reset,
-        iommufd: file.iommufd.unwrap_or_default(),
-        kernel: file.kernel.map(|kernel| (kernel, file.initrd)),
     }
 }

@@ -131,14 +131,15 @@ impl StatsFile {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CpusTextError {
+pub(super) enum CpusTextError {
     #[error("not a number of processors: {0}")]
     Number(#[from] std::num::ParseIntError),
     #[error(transparent)]
     Range(#[from] CpusError),
 }
 
-fn cpus(text: &str) -> Result<u32, CpusTextError> {
+/// A number of processors that a guest can have.
+pub(super) fn cpus(text: &str) -> Result<u32, CpusTextError> {
     let cpus = text.parse()?;
     check_cpus(cpus)?;
     Ok(cpus)

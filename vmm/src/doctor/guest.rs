@@ -9,6 +9,8 @@ use super::facts::host::Kvms;
 use super::facts::iommu::Kind;
 use super::facts::process::{Limit, UNLIMITED};
 use super::finding::{Check, Finding, Remedy, Subject};
+use crate::config::check_cpus;
+use crate::machine::MOST_CPUS;
 use crate::memory::RamSize;
 
 /// What of the guest counts.
@@ -51,17 +53,22 @@ pub fn check(facts: &Facts, guest: Guest) -> Vec<Finding> {
 }
 
 fn processors(facts: &Facts, guest: Guest) -> Option<Finding> {
-    match facts.host.kvm {
-        Kvms::Opens { cpus, .. } if guest.cpus as usize > cpus => Some(
-            Check::Processors
-                .problem(
-                    Subject::Guest,
-                    format!("{} processors, and this KVM runs {cpus} at most", guest.cpus),
-                )
-                .mended(Remedy::arguments("give the guest fewer", format!("--cpus {cpus}"))),
-        ),
-        _ => None,
+    let check = Check::Processors;
+    // As many as `run` gives a guest, and not more than KVM runs.
+    let most = match facts.host.kvm {
+        Kvms::Opens { cpus, .. } => cpus.min(MOST_CPUS as usize),
+        Kvms::Fails(_) => MOST_CPUS as usize,
+    };
+    let remedy = |cpus| Remedy::arguments("give the guest as many as it can have", format!("--cpus {cpus}"));
+    if let Err(error) = check_cpus(guest.cpus) {
+        let cpus = if guest.cpus == 0 { 1 } else { most };
+        return Some(check.problem(Subject::Guest, format!("processors: {error}")).mended(remedy(cpus)));
     }
+    (guest.cpus as usize > most).then(|| {
+        check
+            .problem(Subject::Guest, format!("{} processors, and this KVM runs {most} at most", guest.cpus))
+            .mended(remedy(most))
+    })
 }
 
 fn dma_mappings(facts: &Facts, guest: Guest) -> Option<Finding> {

@@ -23,7 +23,8 @@ use ppt_files::file_text::ReadError;
 use ppt_files::ppt_matches::{self, PptMatches};
 use serde::Serialize;
 
-use crate::boot::Kernel;
+use crate::boot::{Error, Kernel};
+use crate::config::{IncompleteError, VmFile};
 use crate::host::reserve;
 use crate::host::reserve::inventory::{Function, Inventory};
 use crate::host::reserve::meaning::AliasFile;
@@ -62,8 +63,27 @@ pub struct Question {
     pub require_reset: bool,
     /// How functions are opened.
     pub iommufd: UseIommufd,
-    /// Kernel and initial RAM disk, if they are known.
-    pub kernel: Option<(PathBuf, Option<PathBuf>)>,
+    /// What it boots.
+    pub boot: Boot,
+}
+
+/// What the guest boots, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Boot {
+    /// That is not asked.
+    #[default]
+    Anything,
+    /// Its description does not say it.
+    Nothing,
+    /// These.
+    Files {
+        /// Kernel.
+        kernel: PathBuf,
+        /// Initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Kernel command line.
+        command_line: String,
+    },
 }
 
 impl Default for Question {
@@ -77,7 +97,7 @@ impl Default for Question {
             huge_pages: false,
             require_reset: false,
             iommufd: UseIommufd::default(),
-            kernel: None,
+            boot: Boot::Anything,
         }
     }
 }
@@ -107,6 +127,29 @@ impl Question {
         question
     }
 
+    /// The VM of a description, whether or not `run` would take it.
+    pub fn of_vm(file: VmFile) -> Question {
+        let assignments = file.assignments().collect();
+        let boot = match file.kernel {
+            None => Boot::Nothing,
+            Some(kernel) => {
+                let command_line = file.cmdline.unwrap_or_default();
+                Boot::Files { kernel, initrd: file.initrd, command_line }
+            }
+        };
+        Question {
+            assignments,
+            slots: true,
+            ports: PortOptions { empty: file.ports, window: file.port_window.unwrap_or_default() },
+            memory: file.memory.unwrap_or_default(),
+            cpus: file.cpus.unwrap_or(1),
+            huge_pages: file.hugepages,
+            require_reset: file.require_reset,
+            iommufd: file.iommufd.unwrap_or_default(),
+            boot,
+        }
+    }
+
     /// Reads what there is to be known, and judges it.
     pub fn answer(&self) -> Diagnosis {
         let mut host = Host::read();
@@ -125,8 +168,9 @@ impl Question {
     /// From the facts alone.
     fn judge(&self, facts: &Facts) -> Vec<Finding> {
         let is_simulated = |asked: &Asked| matches!(asked.name, DeviceName::Simulated(_));
-        let only_simulated = !facts.asked.is_empty() && facts.asked.iter().all(is_simulated);
-        let mut findings = host::check(facts, !only_simulated);
+        // Of a VM it is known that it has none; without any name it is about the host.
+        let needs_no_host = facts.asked.iter().all(is_simulated) && (self.slots || !facts.asked.is_empty());
+        let mut findings = host::check(facts, !needs_no_host);
         for asked in &facts.asked {
             let found = function::check(facts, asked, self.require_reset);
             findings.extend(found.into_iter().map(|finding| finding.naming(file_name(asked))));
@@ -159,16 +203,36 @@ impl Question {
         }
     }
 
+    /// As `run` checks them, with its words.
     fn kernel(&self) -> Option<Finding> {
-        let (kernel, initrd) = self.kernel.as_ref()?;
-        let check = Check::Kernel;
-        let files = [Some(kernel), initrd.as_ref()].into_iter().flatten();
-        let finding = match Kernel::open(kernel, initrd.as_deref(), "") {
-            Ok(_) => check.ok(Subject::Guest, kernel.display().to_string()),
-            Err(error) => check
-                .problem(Subject::Guest, error.to_string())
-                .mended(Remedy::by_hand("name another file by --kernel or --initrd")),
+        let (check, subject) = (Check::Kernel, Subject::Guest);
+        let (kernel, initrd, line) = match &self.boot {
+            Boot::Anything => return None,
+            Boot::Nothing => {
+                return Some(
+                    check
+                        .problem(subject, IncompleteError::NoKernel.to_string())
+                        .mended(Remedy::by_hand("name one in the description (\"kernel\")")),
+                );
+            }
+            Boot::Files { kernel, initrd, command_line } => (kernel, initrd.as_deref(), command_line),
         };
+        let opened = Kernel::open(kernel, initrd, line);
+        let checked = opened.and_then(|kernel| kernel.check_room(self.memory));
+        let finding = match checked {
+            Ok(()) => check.ok(subject, kernel.display().to_string()),
+            Err(error) => {
+                let what = match &error {
+                    Error::DoesNotFit { .. } | Error::InitrdTooLarge { .. } => "give the guest more memory",
+                    Error::CommandLineTooLong { .. } | Error::CommandLineZero { .. } => {
+                        "give it another command line"
+                    }
+                    _ => "name another file",
+                };
+                check.problem(subject, error.to_string()).mended(Remedy::by_hand(what))
+            }
+        };
+        let files = [Some(kernel.as_path()), initrd].into_iter().flatten();
         Some(finding.naming(files.map(|file| file.display().to_string())))
     }
 }

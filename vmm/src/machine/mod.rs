@@ -133,6 +133,7 @@ impl Machine {
             Image::Files { kernel, initrd } => Kernel::open(kernel, initrd.as_deref(), line)?,
             Image::Embedded { name, bytes } => Kernel::embedded(name, bytes, line)?,
         };
+        kernel.check_room(description.memory)?;
         let vm = Vm::new()?;
         let most = vm.kvm().get_max_vcpus().min(MOST_CPUS as usize);
         if description.cpus as usize > most {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::GuestMemory;
+use super::{GuestMemory, RamSize};
 use crate::layout;
 
 /// What lies in a range of guest-physical addresses.
@@ -42,14 +42,22 @@ const RESERVED: [Range<u64>; 3] =
 
 /// The map of a guest with this RAM, in rising order, without overlaps.
 pub fn memory_map(memory: &GuestMemory) -> Vec<MapEntry> {
+    map_of(memory.iter().map(|region| {
+        let start = region.start_addr().raw_value();
+        start..start.saturating_add(region.len())
+    }))
+}
+
+/// The map of a guest with so much RAM.
+pub fn map_of_size(size: RamSize) -> Vec<MapEntry> {
+    map_of(super::ranges(size))
+}
+
+fn map_of(ram: impl IntoIterator<Item = Range<u64>>) -> Vec<MapEntry> {
     let mut map: Vec<MapEntry> =
         RESERVED.into_iter().map(|range| MapEntry { range, kind: MapKind::Reserved }).collect();
-    for region in memory.iter() {
-        let start = region.start_addr().raw_value();
-        for range in without_reserved(start..start.saturating_add(region.len())) {
-            map.push(MapEntry { range, kind: MapKind::Ram });
-        }
-    }
+    let parts = ram.into_iter().flat_map(without_reserved);
+    map.extend(parts.map(|range| MapEntry { range, kind: MapKind::Ram }));
     map.sort_by_key(|entry| entry.range.start);
     map
 }

@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use allocate::ranges;
 pub use allocate::{Backing, Error, allocate};
-pub use map::{MapEntry, MapKind, memory_map};
+pub use map::{MapEntry, MapKind, map_of_size, memory_map};
 pub use region::RamRegion;
 pub use reserved_pages::{PoolState, pool_state};
 pub(crate) use size::parse as parse_size;

@@ -143,3 +143,70 @@ fn a_report_names_no_files() {
         }
     }
 }
+
+/// The image, whose last segment wants this much memory.
+fn that_needs(mib: u64) -> Vec<u8> {
+    let mut image = guest::EXIT.to_vec();
+    let number = |at: usize, length: usize| {
+        guest::EXIT[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    // ELF64: where the program headers are, how large each is, and how many there are.
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let loaded = (0..count).map(|index| table + index * size).filter(|at| number(*at, 4) == 1);
+    let last = loaded.max_by_key(|at| number(at + 24, 8)).unwrap();
+    image[last + 40..last + 48].copy_from_slice(&(mib << 20).to_le_bytes());
+    image
+}
+
+/// What run says of a description before it touches a device, doctor says too.
+#[test]
+fn doctor_and_run_refuse_the_same_descriptions() {
+    let line = "x".repeat(70_000);
+    let rows = [
+        (r#""memory": "64M""#, None),
+        (r#""cpus": 0"#, Some("0 is not 1 to 254")),
+        (r#""cpus": 255"#, Some("255 is not 1 to 254")),
+        (r#""cmdline": "LINE""#, Some("kernel command line: 7")),
+        (r#""cmdline": "a\u0000b""#, Some("a zero byte at offset")),
+        (r#""initrd": "none""#, Some("initrd none: cannot open")),
+        (r#""initrd": "large", "memory": "64M""#, Some("bytes do not fit between the kernel's end")),
+        (r#""initrd": "large", "memory": "128M""#, None),
+        (r#""kernel": "large.elf", "memory": "64M""#, Some("kernel large.elf: needs RAM up to")),
+        (r#""kernel": "large.elf", "memory": "128M""#, None),
+        (r#""kernel": null"#, Some("no kernel")),
+    ];
+    for (fields, problem) in rows {
+        let kernel = if fields.contains("kernel") { "" } else { r#""kernel": "kernel.elf", "# };
+        let command = if fields.contains("cmdline") { "" } else { r#""cmdline": "poweroff", "# };
+        let vm = format!("{{ {kernel}{command}{} }}", fields.replace("LINE", &line));
+        let [doctor, run] = ["doctor", "run"].map(|command| {
+            let run = Slotpass::new().file("kernel.elf", guest::EXIT).file("large.elf", that_needs(80));
+            let run = run.file("vm.json", &vm).file("large", "");
+            fs::File::create(run.path("large")).unwrap().set_len(80 << 20).unwrap();
+            // Without KVM neither gets so far; what is wrong with the description is said nevertheless.
+            run.args([command, "--config", "vm.json"]).end()
+        });
+        let Some(problem) = problem else {
+            if has_kvm() {
+                doctor.expect_code(0).expect_stdout("  ok       kernel ");
+                run.expect_code(0);
+            }
+            continue;
+        };
+        doctor.expect_code(1).expect_silent_stderr().expect_stdout(problem);
+        run.expect_refusal(&[problem]);
+    }
+}
+
+#[test]
+fn arguments_that_run_refuses() {
+    for arguments in ["--cpus 0", "--cpus 255", "--cpus many"] {
+        doctor(arguments).end().expect_refusal(&["--cpus"]);
+    }
+    // What is given beside a description counts more, as for run.
+    if has_kvm() {
+        let run = Slotpass::new().file("kernel.elf", guest::EXIT);
+        let run = run.file("vm.json", r#"{ "kernel": "kernel.elf", "cpus": 0 }"#);
+        run.args(["doctor", "--config", "vm.json", "--cpus", "1"]).end().expect_code(0);
+    }
+}

@@ -103,6 +103,15 @@ fn defective_kernels() {
     }
 }
 
+/// Loads a kernel; what has no room is refused before, with the same words.
+fn load(mut kernel: Kernel, mib: u64) -> Result<Entry, Error> {
+    let checked = kernel.check_room((mib << 20).try_into().unwrap());
+    let loaded = kernel.load(&ram(mib), RSDP);
+    let text = |error: &Error| error.to_string();
+    assert_eq!(checked.as_ref().err().map(text), loaded.as_ref().err().map(text));
+    loaded
+}
+
 /// Loads must not reach outside RAM, into the boot data or into the ACPI tables; what more memory would help is told
 /// apart from what nothing would.
 #[test]
@@ -140,7 +149,7 @@ fn kernels_that_do_not_fit() {
         ];
         let mut image = elf(true, 0x10_0000, &headers, 0x500);
         put(&mut image, 0x400, &note(b"Xen\0", 18, &0x10_0000u32.to_le_bytes()));
-        let result = embedded(image, "").unwrap().load(&ram(16), RSDP);
+        let result = load(embedded(image, "").unwrap(), 16);
         let range_of = |range| assert_eq!(range, address..address + size);
         let actual = match result {
             Ok(_) => Fits,
@@ -156,7 +165,7 @@ fn kernels_that_do_not_fit() {
         };
         assert_eq!(actual, outcome, "{address:#x} + {size:#x}");
     }
-    let error = embedded(bzimage(b"code"), "").unwrap().load(&ram(16), RSDP).unwrap_err();
+    let error = load(embedded(bzimage(b"code"), "").unwrap(), 16).unwrap_err();
     assert_eq!(
         error.to_string(),
         "kernel dir/test kernel: needs RAM up to 0x1200000, but the guest's RAM below 4 GiB ends at 0x1000000; give \
@@ -165,7 +174,7 @@ fn kernels_that_do_not_fit() {
     // Above 4 GiB there is RAM, but the entry point cannot be there.
     let mut image = bzimage(b"code");
     put(&mut image, 0x258, &(1u64 << 32).to_le_bytes());
-    let result = embedded(image, "").unwrap().load(&ram(5120), RSDP);
+    let result = load(embedded(image, "").unwrap(), 5120);
     assert!(matches!(result, Err(Error::NotLoadable { .. })), "{result:?}");
 }
 
@@ -177,7 +186,7 @@ fn initrds_that_do_not_fit() {
     // The kernel ends at 18 MiB of 32.
     for (size, fits) in [(14u64 << 20, true), ((14 << 20) + 1, false), (1 << 40, false)] {
         std::fs::File::create(&initrd).unwrap().set_len(size).unwrap();
-        let result = Kernel::open(&kernel, Some(&initrd), "").unwrap().load(&ram(32), RSDP);
+        let result = load(Kernel::open(&kernel, Some(&initrd), "").unwrap(), 32);
         match result {
             Ok(_) => assert!(fits),
             Err(Error::InitrdTooLarge { size: given, ref room, .. }) => {
@@ -229,7 +238,8 @@ fn hostile_images_are_loaded_or_refused() {
     let try_load = |image: &[u8]| {
         let image: &'static [u8] = image.to_vec().leak();
         if let Ok(mut kernel) = Kernel::embedded("hostile", image, "x") {
-            let _ = kernel.load(&memory, RSDP);
+            let has_room = kernel.check_room((18 << 20).try_into().unwrap()).is_ok();
+            assert_eq!(kernel.load(&memory, RSDP).is_ok(), has_room);
         }
     };
     for image in images {

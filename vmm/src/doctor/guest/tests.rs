@@ -264,7 +264,28 @@ fn vectors_that_kvm_or_the_host_have_not() {
 
 #[test]
 fn processors_that_kvm_runs() {
-    assert!(processors(&facts(), Guest { cpus: 64, ..Guest::default() }).is_none());
-    let found = processors(&facts(), Guest { cpus: 65, ..Guest::default() }).unwrap();
-    assert!(found.level == Level::Problem && words(&found).contains("--cpus 64"));
+    for (cpus, of_kvm, parts) in [
+        (1, Some(64), &[][..]),
+        (64, Some(64), &[]),
+        (65, Some(64), &["65 processors", "--cpus 64"]),
+        (254, Some(1024), &[]),
+        // More than the interrupt messages of a guest can name.
+        (255, Some(1024), &["255 is not 1 to 254", "--cpus 254"]),
+        (300, Some(64), &["300 is not 1 to 254", "--cpus 64"]),
+        (0, Some(64), &["0 is not 1 to 254", "--cpus 1"]),
+        (0, None, &["0 is not 1 to 254"]),
+        (254, None, &[]),
+    ] {
+        let mut facts = facts();
+        facts.host.kvm = match of_kvm {
+            Some(cpus) => Kvms::Opens { routes: 4096, cpus, address_bits: 46 },
+            None => Kvms::Fails(libc::ENOENT),
+        };
+        let found = processors(&facts, Guest { cpus, ..Guest::default() });
+        assert_eq!(found.is_some(), !parts.is_empty(), "{cpus}: {found:?}");
+        if let Some(found) = &found {
+            let fits = parts.iter().all(|part| words(found).contains(part));
+            assert!(found.level == Level::Problem && fits, "{parts:?} in {}", words(found));
+        }
+    }
 }
