@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit;
+use super::vms::Places;
 use crate::config::{ConfigError, VmFile};
 use crate::doctor::finding::Verdict;
-use crate::doctor::{self, Diagnosis, MeantError, Question, Style, report};
+use crate::doctor::{self, Diagnosis, MeantError, NamedVm, Question, Style, report};
 use crate::machine::UseIommufd;
 use crate::memory::RamSize;
 use crate::slot_map::DeviceName;
@@ -62,6 +63,8 @@ pub struct Arguments {
     /// without names, MAC addresses and serial numbers
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +126,7 @@ impl Arguments {
     fn question(self) -> Result<Question, DoctorError> {
         let question = match (&self.config, self.vm()) {
             (Some(path), _) => Question::of_vm(VmFile::read(path)?),
-            (None, Some(name)) => Question::of_vm(Store::new(Folders::choose(None, None)).find(name)?.file),
+            (None, Some(name)) => of_named(name, &self.places)?,
             _ if self.devices.is_empty() => Question::about(doctor::meant_for_guests()?),
             _ => Question::about(self.devices.iter().map(|name| DeviceName::from(name.as_str()))),
         };
@@ -144,4 +147,12 @@ impl Arguments {
             _ => None,
         }
     }
+}
+
+/// Whether `slotpass start` would start this VM.
+fn of_named(name: &str, places: &Places) -> Result<Question, StoreError> {
+    let (state_dir, run_dir) = places.given();
+    let vm = Store::new(Folders::choose(state_dir.clone(), run_dir.clone())).find(name)?;
+    let named = NamedVm { name: name.to_owned(), uuid: vm.uuid, state_dir, run_dir };
+    Ok(Question { vm: Some(named), ..Question::of_vm(vm.file) })
 }

@@ -48,6 +48,8 @@ pub enum Check {
     Display,
     /// Virtual functions.
     VirtualFunctions,
+    /// Whether a VM by name can be started.
+    Vm,
     /// Slots and addresses in the guest.
     Slots,
     /// Kernel and initial RAM disk.
@@ -150,6 +152,7 @@ impl Check {
             Check::Bars => "bars",
             Check::Display => "display",
             Check::VirtualFunctions => "virtual functions",
+            Check::Vm => "vm",
             Check::Slots => "slots",
             Check::Kernel => "kernel",
             Check::Memory => "memory",

@@ -5,6 +5,7 @@
 use super::facts::host::{Boot, Host};
 use super::facts::process::Process;
 use super::finding::Remedy;
+use super::shell::quoted;
 
 /// What the kernel is booted with where systemd's kernel-install or Proxmox's tool writes the boot loader's files.
 const COMMAND_LINE: &str = "/etc/kernel/cmdline";
@@ -131,12 +132,6 @@ fn expect(process: &Process, word: &str, file: &str, there: bool) -> String {
 fn kernel_install(process: &Process) -> String {
     let image = "$(ls /boot/vmlinuz-$(uname -r) /lib/modules/$(uname -r)/vmlinuz 2>/dev/null | head -n 1)";
     process.as_root(&format!("kernel-install add $(uname -r) \"{image}\""))
-}
-
-/// A word of a shell, as it is where nothing in it means something to one.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.,:=@/+%".contains(c);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// A part of a file's name.

@@ -9,7 +9,9 @@ mod function;
 mod guest;
 mod host;
 mod kernel_parameter;
+mod named_vm;
 pub mod report;
+mod shell;
 mod text;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ use facts::host::{Host, Kvms};
 use facts::process::Process;
 use finding::{Check, Finding, Remedy, Subject, Verdict};
 use guest::Guest;
+pub use named_vm::NamedVm;
 pub use text::Style;
 
 /// Version of the JSON form.
@@ -65,6 +68,8 @@ pub struct Question {
     pub iommufd: UseIommufd,
     /// What it boots.
     pub boot: Boot,
+    /// It is a VM by name, to be started by `slotpass start`.
+    pub vm: Option<NamedVm>,
 }
 
 /// What the guest boots, as far as it is known.
@@ -98,6 +103,7 @@ impl Default for Question {
             require_reset: false,
             iommufd: UseIommufd::default(),
             boot: Boot::Anything,
+            vm: None,
         }
     }
 }
@@ -147,6 +153,7 @@ impl Question {
             require_reset: file.require_reset,
             iommufd: file.iommufd.unwrap_or_default(),
             boot,
+            vm: None,
         }
     }
 
@@ -160,6 +167,9 @@ impl Question {
         let facts =
             Facts { host, process: Process::read(), asked: Asked::find(&self.assignments, self.iommufd) };
         let mut findings = self.judge(&facts);
+        if let Some(vm) = &self.vm {
+            findings.extend(vm.check(&facts, &vm.read(&facts), &findings));
+        }
         findings.extend(self.slots(&facts));
         findings.extend(self.kernel());
         Diagnosis::new(findings, facts)

@@ -2,6 +2,7 @@
 
 mod consoles;
 mod crashes;
+mod doctor;
 mod life;
 mod logs;
 mod races;

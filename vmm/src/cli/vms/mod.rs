@@ -48,6 +48,11 @@ pub struct Places {
 }
 
 impl Places {
+    /// The folders that were given: of descriptions, and of running VMs.
+    pub fn given(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        (self.state_dir.clone(), self.run_dir.clone())
+    }
+
     pub fn folders(self) -> Folders {
         Folders::choose(self.state_dir, self.run_dir)
     }
