@@ -34,6 +34,17 @@ fn refused(machine: &mut Machine<'_>, name: &str, words: &str, parts: &[&str]) -
     Ok(())
 }
 
+/// Doctor foresees that the VM starts, or that it is refused, and says all of this.
+fn foreseen(machine: &mut Machine<'_>, name: &str, vm: &str, parts: &[&str]) -> Result<(), Failure> {
+    let output = attempt(machine, &format!("doctor: {name}"), &format!("doctor {vm}"))?;
+    let refused = i32::from(!parts.is_empty());
+    expect!(output.code == refused, "doctor {vm}: exit code {}: {}", output.code, output.out);
+    for part in parts {
+        expect!(output.out.contains(part), "doctor {vm}: no {part:?} in: {}", output.out);
+    }
+    Ok(())
+}
+
 /// Makes a VM, whose description is JSON.
 fn create(machine: &mut Machine<'_>, alias: &str, json: &str) -> Result<String, Failure> {
     let words = format!("create <<'EOF'\n{{ \"alias\": \"{alias}\", {json} }}\nEOF");
@@ -196,15 +207,20 @@ pub fn dirty(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let (name, other_name) = (edu.to_string(), other.to_string());
     let parts = ["slot 0:8:0", &name, "is dirty", &uuid, "cannot be reset", &other_name, "--accept-dirty"];
     refused(&mut machine, "not as it is", "start web", &parts)?;
+    let dirty = format!("reset: it is dirty: VM {uuid} had it");
+    foreseen(&mut machine, "dirty", "web", &[&dirty, "        slotpass start --accept-dirty web\n"])?;
     expect!(records(&mut machine)? == [&*name], "it stays dirty");
     machine.expect_nothing_left()?;
     let started = attempt(&mut machine, "as it is", "start web --accept-dirty")?;
     let warning = format!("slotpass: warn: slot 0:8:0: {name} cannot be reset");
     expect!(started.code == 0 && started.err.contains(&warning), "{}: {}", started.code, started.err);
+    let runs = ["vm: it is running already", "        slotpass stop web\n"];
+    foreseen(&mut machine, "it runs", "web", &runs)?;
     slotpass(&mut machine, "stop", "stop web --force")?;
     expect!(records(&mut machine)?.is_empty(), "no record is left");
 
     // What can be reset is clean then.
+    foreseen(&mut machine, "clean", "web", &[])?;
     slotpass(&mut machine, "start once more", "start web")?;
     kill(&mut machine, "web")?;
     machine.give_to_vfio(&[&other])?;
@@ -212,6 +228,7 @@ pub fn dirty(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
         "update web <<<'{{ \"add_pci_devices\": [ {{ \"path\": \"{other}\", \"pci_slot\": \"9\" }} ] }}'"
     );
     slotpass(&mut machine, "both", &second)?;
+    foreseen(&mut machine, "both", "web", &[])?;
     slotpass(&mut machine, "start both", "start web")?;
     slotpass(&mut machine, "stop both", "stop web --force")?;
     expect!(records(&mut machine)?.is_empty(), "no record is left");
@@ -225,8 +242,11 @@ pub fn dirty(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     expect!(records(&mut machine)? == [&*name], "a record of what was plugged in");
     create(&mut machine, "second", &format!("{guest}, {}", devices(&[("0:8:0", &edu)])))?;
     refused(&mut machine, "it is used", "start second", &[&name, "in slot 1:0:0 of VM", &uuid])?;
+    let used = format!("in use: it is in slot 1:0:0 of VM {uuid}");
+    foreseen(&mut machine, "used", "second", &[&used, &format!("        slotpass stop {uuid}\n")])?;
     slotpass(&mut machine, "take away", "ctl --vm web remove 1:0:0 --force")?;
     expect!(records(&mut machine)?.is_empty(), "no record of what was taken away");
+    foreseen(&mut machine, "free", "second", &[])?;
     slotpass(&mut machine, "it is free", "start second")?;
     for vm in ["web", "second"] {
         slotpass(&mut machine, "stop", &format!("stop {vm} --force"))?;

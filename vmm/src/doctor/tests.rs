@@ -137,7 +137,10 @@ fn nothing_is_wrong_with_a_host_that_has_it_all() {
     let worse: Vec<&Finding> = findings.iter().filter(|finding| finding.level != Level::Ok).collect();
     assert!(worse.is_empty(), "{worse:?}");
     let text = Diagnosis::new(findings, facts()).text(Style::Plain);
-    assert!(text.starts_with("Host\n  ok       kvm                  /dev/kvm opens, and makes VMs\n"), "{text}");
+    assert!(
+        text.starts_with("Host\n  ok       kvm                  /dev/kvm opens, and makes VMs\n"),
+        "{text}"
+    );
     assert!(
         text.contains("\nFunction 0000:01:00.0\n") && text.ends_with("\n\nA guest would start.\n"),
         "{text}"

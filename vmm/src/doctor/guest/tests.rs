@@ -1,5 +1,6 @@
 use super::super::facts::host::Host;
 use super::super::facts::iommu::Reserved;
+use super::super::facts::kvm::KvmFailure;
 use super::super::facts::process::Process;
 use super::super::finding::Level;
 use super::super::tests::{asked, drive, facts, host, root, user, words};
@@ -279,7 +280,7 @@ fn processors_that_kvm_runs() {
         let mut facts = facts();
         facts.host.kvm = match of_kvm {
             Some(cpus) => Kvms::Opens { routes: 4096, cpus, address_bits: 46 },
-            None => Kvms::Fails(libc::ENOENT),
+            None => Kvms::Fails(KvmFailure::Open(libc::ENOENT)),
         };
         let found = processors(&facts, Guest { cpus, ..Guest::default() });
         assert_eq!(found.is_some(), !parts.is_empty(), "{cpus}: {found:?}");
