@@ -41,6 +41,20 @@ fn agrees_on(kernel: Kernel, iommu: Iommu, scenario: &mut Scenario) -> Result<()
     let both =
         |pair: (GuestRun, GuestRun), change: &dyn Fn(GuestRun) -> GuestRun| (change(pair.0), change(pair.1));
 
+    // It only reads: nothing of any function is another afterwards.
+    let spaces = |machine: &mut Machine<'_>| {
+        machine.command(
+            "configuration spaces",
+            "cd /sys/bus/pci/devices && sha256sum */config */driver_override",
+        )
+    };
+    let before = spaces(&mut machine)?;
+    for asked in [&["doctor"][..], &["doctor", nvme.as_str(), edu.as_str()]] {
+        Told::of(&mut machine, "doctor alone", &GuestRun::slotpass(asked))?;
+    }
+    let after = spaces(&mut machine)?;
+    expect!(after == before, "before:\n{before}\nafter:\n{after}");
+
     agree(&mut machine, "a drive", pair(nvme.as_str()), None)?;
     agree(
         &mut machine,
