@@ -13,6 +13,7 @@ pub mod file_error;
 pub mod file_text;
 pub mod id_text;
 pub mod line_edit;
+pub mod path_form;
 pub mod ppt_aliases;
 pub mod ppt_matches;
 pub mod replace_file;

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::file_text::{self, ReadError, quoted};
 use crate::id_text::IdFault;
+use crate::path_form::PathFault;
 pub use edit::EditError;
 use tokens::{Token, Tokens};
 
@@ -66,8 +67,11 @@ impl fmt::Display for Finding {
 /// What is the matter with a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// A driver that gives nothing to guests.
-    #[error("binds to driver {}, not to {DRIVER}", quoted(driver))]
+    /// A driver that gives nothing to guests. The kernel skips what follows one that it does not have.
+    #[error(
+        "names driver {}, not {DRIVER}; if the host has such a driver, it keeps the device",
+        quoted(driver)
+    )]
     OtherDriver {
         /// The driver.
         driver: Vec<u8>,
@@ -117,6 +121,14 @@ pub enum Reason {
         /// The alias.
         alias: Vec<u8>,
     },
+    /// `"/pci@0,0/isa@1F"`
+    #[error("{} binds nothing: {fault}", quoted(alias))]
+    Path {
+        /// The alias.
+        alias: Vec<u8>,
+        /// Why it is no function's path.
+        fault: PathFault,
+    },
     /// An alias that no function has.
     #[error(
         "{} binds nothing: it is neither a path nor a name such as pciex8086,37d2, pci8086,37d2.15d9.1 or pciclass,030000",
@@ -136,14 +148,87 @@ pub enum Reason {
         /// Why it is none.
         fault: IdFault,
     },
-    /// An alias that an earlier line has.
+    /// `pci8086,1528.8086`
+    #[error(
+        "{} binds nothing: {} would be a revision, which has at most two digits",
+        quoted(alias),
+        quoted(id)
+    )]
+    Revision {
+        /// The alias.
+        alias: Vec<u8>,
+        /// The last part of it.
+        id: Vec<u8>,
+    },
+    /// `pciex8086,37d2,p`, `pci8086,37d2.15d9.37d2,s`
+    #[error(
+        "{} binds nothing: only names such as pci8086,37d2 have ,s or ,p at the end, and none of pciex",
+        quoted(alias)
+    )]
+    Suffix {
+        /// The alias.
+        alias: Vec<u8>,
+    },
+    /// An alias that is there before, for the same driver or for `ppt`.
     #[error("{} is ignored: line {first} has it already", quoted(alias))]
     Duplicate {
         /// The alias.
         alias: Vec<u8>,
-        /// The number of that line.
+        /// The number of that line, which may be the same.
         first: usize,
     },
+    /// An alias that is there before for another driver, which a host may not have.
+    #[error(
+        "{} is ignored if the host has driver {}: line {first} has it already",
+        quoted(alias),
+        quoted(driver)
+    )]
+    Overridden {
+        /// The alias.
+        alias: Vec<u8>,
+        /// The number of that line, which may be the same.
+        first: usize,
+        /// The driver there.
+        driver: Vec<u8>,
+    },
+}
+
+impl Entry {
+    /// The driver with each alias.
+    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.aliases.iter().map(|alias| (&self.driver[..], &alias[..]))
+    }
+}
+
+/// Where an alias is first: for the driver of guests, which the host has, and for another one.
+#[derive(Default)]
+struct Earlier {
+    guests: Option<usize>,
+    other: Option<(usize, Vec<u8>)>,
+}
+
+impl Earlier {
+    fn add(&mut self, driver: &[u8], line: usize) {
+        if driver == DRIVER.as_bytes() {
+            self.guests.get_or_insert(line);
+        } else if self.guests.is_none() {
+            self.other.get_or_insert_with(|| (line, driver.to_owned()));
+        }
+    }
+
+    fn duplicate(&self, driver: &[u8], alias: &[u8]) -> Option<Reason> {
+        let alias = alias.to_owned();
+        match (self.guests, &self.other) {
+            (Some(first), _) => Some(Reason::Duplicate { alias, first }),
+            (None, Some((first, other))) if other == driver => {
+                Some(Reason::Duplicate { alias, first: *first })
+            }
+            (None, Some((first, other))) => {
+                Some(Reason::Overridden { alias, first: *first, driver: other.clone() })
+            }
+            (None, None) => None,
+        }
+    }
 }
 
 impl PptAliases {
@@ -155,17 +240,15 @@ impl PptAliases {
     /// From the bytes of a file.
     pub fn parse(bytes: &[u8]) -> PptAliases {
         let mut aliases = PptAliases::default();
-        let mut seen = HashMap::new();
+        let mut seen: HashMap<Vec<u8>, Earlier> = HashMap::new();
         for (number, text) in (1..).zip(file_text::lines(bytes)) {
             let mut reasons = Vec::new();
             let entry = line(text, &mut reasons);
-            for alias in entry.iter().flat_map(|entry| &entry.aliases) {
-                let first = *seen.entry(alias.clone()).or_insert(number);
-                if let Some(reason) = fault::of(alias) {
-                    reasons.push(reason);
-                } else if first < number {
-                    reasons.push(Reason::Duplicate { alias: alias.clone(), first });
-                }
+            for (driver, alias) in entry.iter().flat_map(Entry::pairs) {
+                let earlier = seen.entry(alias.to_owned()).or_default();
+                let duplicate = earlier.duplicate(driver, alias);
+                earlier.add(driver, number);
+                reasons.extend(fault::of(alias).or(duplicate));
             }
             aliases.findings.extend(reasons.into_iter().map(|reason| Finding { line: number, reason }));
             aliases.lines.push(Line { text: text.to_owned(), entry });

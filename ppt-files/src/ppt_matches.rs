@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::file_text::{self, ReadError, quoted};
 use crate::id_text::{self, IdFault};
+use crate::path_form::{self, PathFault};
 
 /// Where it is looked for, in this order. The first that exists counts, even if it has no entries.
 pub const LOOKUP: [&str; 2] = ["/system/boot/etc/ppt_matches", "/etc/ppt_matches"];
@@ -131,6 +132,9 @@ pub enum Reason {
         /// The colon and what follows.
         minor: Vec<u8>,
     },
+    /// `/pci@0,0/isa@1F`
+    #[error("matches nothing: {0}")]
+    Path(PathFault),
     /// A path beyond what is compared.
     #[error("matches nothing: a path has at most {LONGEST_PATH} bytes")]
     LongPath,
@@ -326,8 +330,13 @@ fn path_fault(text: &[u8]) -> Option<Reason> {
     } else if text.starts_with(b"/devices/") {
         Some(Reason::DevicesPrefix)
     } else {
-        let colon = last.iter().position(|byte| *byte == b':')?;
-        Some(Reason::MinorName { minor: last.get(colon..)?.to_owned() })
+        match path_form::fault(text)? {
+            PathFault::Part { part } if part == last && last.contains(&b':') => {
+                let minor = last.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
+                Some(Reason::MinorName { minor: [b":", minor].concat() })
+            }
+            fault => Some(Reason::Path(fault)),
+        }
     }
 }
 

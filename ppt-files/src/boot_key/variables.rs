@@ -11,29 +11,36 @@ use crate::line_edit::LineEdit;
 /// Before the lines that this program adds, and part of their variables' names.
 const MARK: &str = "# slotpass: files for ppt";
 const PREFIX: &str = "slotpass_";
+/// The type of what the kernel finds by its name.
+const FILE: &str = "file";
 
 /// Files by their paths on the key and the kernel's names of them.
 pub type Missing = Vec<(String, &'static str)>;
 
-/// Variables that load a file under a name that nobody looks for.
+/// Variables that load a file under a name that nobody looks for, or not as a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Number of the line, from 1.
+    /// Number of the line, from 1: that of the variable, or of the one with the file's name.
     pub line: usize,
     variable: String,
-    value: String,
-    wanted: &'static str,
+    value: Option<String>,
+    wanted: String,
+    is_name: bool,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { line, variable, value, wanted } = self;
-        let (variable, value) = (variable.escape_debug(), value.escape_debug());
-        write!(
-            f,
-            "line {line}: {variable}=\"{value}\" gives the file a name that nothing looks for, and files of one name are \
-             loaded once; it has to be {variable}=\"name={wanted}\""
-        )
+        let Finding { line, variable, value, wanted, is_name } = self;
+        let variable = variable.escape_debug();
+        let why = match is_name {
+            true => "gives the file a name that nothing looks for, and files of one name are loaded once",
+            false => "does not load it as a file, so that the kernel does not get it",
+        };
+        match value {
+            Some(value) => write!(f, "line {line}: {variable}=\"{}\" {why}", value.escape_debug())?,
+            None => write!(f, "line {line}: no {variable} {why}")?,
+        }
+        write!(f, "; it has to be {variable}=\"{wanted}\"")
     }
 }
 
@@ -54,6 +61,18 @@ struct Module {
     load: String,
     path: String,
     flags: String,
+    /// The line and the value, if there is one.
+    kind: Option<(usize, String)>,
+}
+
+impl Module {
+    fn is_loaded(&self) -> bool {
+        self.load.eq_ignore_ascii_case("yes")
+    }
+
+    fn is_file(&self) -> bool {
+        self.kind.as_ref().is_some_and(|(_, kind)| kind == FILE)
+    }
 }
 
 fn modules(bytes: &[u8]) -> Vec<Module> {
@@ -69,7 +88,8 @@ fn modules(bytes: &[u8]) -> Vec<Module> {
         .map(|prefix| {
             let (line, flags) = value(&prefix, "flags");
             let (load, path) = (value(&prefix, "load").1, value(&prefix, "name").1);
-            Module { line, prefix, load, path, flags }
+            let kind = variables.get(&format!("{prefix}_type")).cloned();
+            Module { line, prefix, load, path, flags, kind }
         })
         .collect()
 }
@@ -92,26 +112,40 @@ fn name_of(flags: &str) -> Option<String> {
     flags.split_whitespace().find_map(|flag| flag.strip_prefix("name=")).map(canonical)
 }
 
-/// Files of the two that are loaded under other names.
+/// Files of the two that are loaded under other names, or not as files.
 pub fn findings(bytes: &[u8]) -> Vec<Finding> {
-    let of = |module: Module| {
+    let misnamed = |module: &Module| {
         let (_, wanted) =
             FILES.into_iter().find(|(_, name)| module.path.rsplit('/').next() == name.rsplit('/').next())?;
         (name_of(&module.flags).as_deref() != Some(wanted)).then(|| Finding {
             line: module.line,
             variable: format!("{}_flags", module.prefix),
-            value: module.flags,
-            wanted,
+            value: Some(module.flags.clone()),
+            wanted: format!("name={wanted}"),
+            is_name: true,
         })
     };
-    let mut findings: Vec<Finding> = modules(bytes).into_iter().filter_map(of).collect();
+    let no_file = |module: &Module| {
+        let name = name_of(&module.flags)?;
+        let is_meant = FILES.iter().any(|(_, wanted)| *wanted == name);
+        (is_meant && module.is_loaded() && !module.is_file()).then(|| Finding {
+            line: module.kind.as_ref().map_or(module.line, |(line, _)| *line),
+            variable: format!("{}_type", module.prefix),
+            value: module.kind.as_ref().map(|(_, kind)| kind.clone()),
+            wanted: FILE.to_owned(),
+            is_name: false,
+        })
+    };
+    let modules = modules(bytes);
+    let mut findings: Vec<Finding> =
+        modules.iter().flat_map(|module| [misnamed(module), no_file(module)]).flatten().collect();
     findings.sort_by_key(|finding| finding.line);
     findings
 }
 
 /// From where a file with this name is loaded: the numbers of the lines that name it so, from 1, and the paths.
 pub fn loaded(bytes: &[u8], name: &str) -> Vec<(usize, String)> {
-    let loaded = modules(bytes).into_iter().filter(|module| module.load.eq_ignore_ascii_case("yes"));
+    let loaded = modules(bytes).into_iter().filter(|module| module.is_loaded() && module.is_file());
     let loaded = loaded.filter(|module| name_of(&module.flags).as_deref() == Some(name));
     loaded.map(|module| (module.line, module.path)).collect()
 }
@@ -129,7 +163,7 @@ pub fn add(bytes: &[u8], files: &[(String, &'static str)]) -> Vec<LineEdit> {
     for (path, name) in files.iter().filter(|(_, name)| loaded(bytes, name).is_empty()) {
         let prefix = format!("{PREFIX}{}", name.rsplit('/').next().unwrap_or_default());
         lines.push(format!("{prefix}_load=\"YES\""));
-        lines.push(format!("{prefix}_type=\"file\""));
+        lines.push(format!("{prefix}_type=\"{FILE}\""));
         lines.push(format!("{prefix}_name=\"{path}\""));
         lines.push(format!("{prefix}_flags=\"name={name}\""));
     }
@@ -199,13 +233,38 @@ slotpass_ppt_matches_flags=\"name=etc/ppt_matches\"
                       ppt_aliases_name=/etc/overlay/ppt_aliases\nppt_aliases_flags=\"name=/etc/overlay\"\n\
                       ppt_matches_load=\"YES\"\nppt_matches_type=\"file\"\n\
                       ppt_matches_name=/etc/overlay/ppt_matches\nppt_matches_flags=\"name=/etc/overlay\"\n";
+        let found = findings(broken.as_bytes());
         let found: Vec<(usize, &str)> =
-            findings(broken.as_bytes()).iter().map(|finding| (finding.line, finding.wanted)).collect();
-        assert_eq!(found, [(4, "etc/ppt_aliases"), (8, "etc/ppt_matches")]);
+            found.iter().map(|finding| (finding.line, finding.wanted.as_str())).collect();
+        assert_eq!(found, [(4, "name=etc/ppt_aliases"), (8, "name=etc/ppt_matches")]);
         let said = findings(broken.as_bytes())[0].to_string();
         assert!(said.ends_with("it has to be ppt_aliases_flags=\"name=etc/ppt_aliases\""), "{said}");
         assert!(findings(ADDED.as_bytes()).is_empty());
         assert_eq!(add(broken.as_bytes()).len(), 9);
+    }
+
+    #[test]
+    fn what_is_not_loaded_as_a_file_is_not_loaded() {
+        let with = |kind: &str| {
+            format!("x_load=YES\nx_name=/overlay/etc/ppt_aliases\nx_flags=\"name=etc/ppt_aliases\"\n{kind}")
+        };
+        let says = |text: &str| findings(text.as_bytes()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (kind, said) in [
+            ("", "line 3: no x_type does not load it as a file, so that the kernel does not get it"),
+            ("x_type=\"rootfs\"\n", "line 4: x_type=\"rootfs\" does not load it"),
+            ("x_type=file\nx_type=\"FILE\"\n", "line 5: x_type=\"FILE\" does not load it"),
+        ] {
+            let text = with(kind);
+            assert!(loaded(text.as_bytes(), "etc/ppt_aliases").is_empty(), "{kind}");
+            assert_eq!(add(text.as_bytes()).len(), 9, "both are added");
+            let found = says(&text);
+            assert!(found.len() == 1 && found[0].starts_with(said), "{found:?}");
+            assert!(found[0].ends_with("; it has to be x_type=\"file\""), "{found:?}");
+        }
+        let text = with("x_type=file # mine\n");
+        assert_eq!(loaded(text.as_bytes(), "etc/ppt_aliases"), [(3, "/overlay/etc/ppt_aliases".to_owned())]);
+        assert!(says(&text).is_empty());
+        assert!(says(&with("").replace("YES", "NO")).is_empty(), "nor meant to be");
     }
 
     #[test]

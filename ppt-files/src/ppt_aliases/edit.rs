@@ -7,9 +7,10 @@ use crate::line_edit::LineEdit;
 /// An alias that cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// The first line with an alias counts, and that gives it to another driver.
+    /// The first line with an alias counts, and that gives it to another driver, if the host has such a one.
     #[error(
-        "line {line} binds {} to driver {}, and the first line with an alias counts; remove it",
+        "line {line} gives {} to driver {}, which keeps it if the host has such a driver: the first line with an alias counts; \
+         remove that",
         quoted(alias),
         quoted(driver)
     )]
@@ -139,10 +140,18 @@ mod tests {
     fn what_would_have_no_effect_is_not_added() {
         let aliases = PptAliases::parse(b"#\nnvme \"pci8086,1\"\n");
         let error = aliases.add(b"pci8086,1").unwrap_err().to_string();
-        assert!(error.starts_with("line 2 binds 'pci8086,1' to driver 'nvme'"), "{error}");
+        assert!(error.starts_with("line 2 gives 'pci8086,1' to driver 'nvme', which keeps it if"), "{error}");
         let too_long = format!("/pci@0,0/{}@1", "x".repeat(1013));
-        aliases.add(&too_long.as_bytes()[..1023]).unwrap();
-        for alias in ["/devices/pci@0,0/display@2", "pci8086,01", "nvme", "", "/pci@0,0/a\nb@1", &too_long] {
+        aliases.add(too_long.replacen('x', "", 1).as_bytes()).unwrap();
+        for alias in [
+            "/devices/pci@0,0/display@2",
+            "/pci@0,0/display@02",
+            "pci8086,01",
+            "nvme",
+            "",
+            "/pci@0,0/a\nb@1",
+            &too_long,
+        ] {
             assert!(matches!(aliases.add(alias.as_bytes()), Err(EditError::NoAlias(_))), "{alias}");
         }
     }

@@ -13,6 +13,7 @@ fn lines_are_taken_as_the_kernel_takes_them() {
     let comma = |text: &str| Reason::EndsWithComma { text: text.into() };
     let other = |driver: &str| Reason::OtherDriver { driver: driver.into() };
     let id = |alias: &str, id: &str, fault| Reason::Id { alias: alias.into(), id: id.into(), fault };
+    let path = |alias: &str, fault| Reason::Path { alias: alias.into(), fault };
     let no_name = |alias: &str| Reason::NoName { alias: alias.into() };
     for (line, expected, reasons) in [
         (r#"ppt "pciex8086,37d2""#, entry("ppt", &["pciex8086,37d2"]), vec![]),
@@ -80,6 +81,23 @@ fn lines_are_taken_as_the_kernel_takes_them() {
         ),
         (r#"ppt "pciex8086""#, entry("ppt", &["pciex8086"]), vec![no_name("pciex8086")]),
         (r#"ppt "pciclass,300""#, entry("ppt", &["pciclass,300"]), vec![no_name("pciclass,300")]),
+        (
+            r#"ppt "pci8086,37d2.15d9.37d2,s" "pciex8086,37d2,p" "pci8086,1,s""#,
+            entry("ppt", &["pci8086,37d2.15d9.37d2,s", "pciex8086,37d2,p", "pci8086,1,s"]),
+            ["pci8086,37d2.15d9.37d2,s", "pciex8086,37d2,p"]
+                .map(|alias| Reason::Suffix { alias: alias.into() })
+                .into(),
+        ),
+        (
+            r#"ppt "pci8086,1528.8086" "pciex8086,1.2.3.100" "pci8086,1.ff" "pci8086,1.8086.1000""#,
+            entry(
+                "ppt",
+                &["pci8086,1528.8086", "pciex8086,1.2.3.100", "pci8086,1.ff", "pci8086,1.8086.1000"],
+            ),
+            [("pci8086,1528.8086", "8086"), ("pciex8086,1.2.3.100", "100")]
+                .map(|(alias, id)| Reason::Revision { alias: alias.into(), id: id.into() })
+                .into(),
+        ),
         (r#"ppt "pci1,2.3.4.5.6""#, entry("ppt", &["pci1,2.3.4.5.6"]), vec![no_name("pci1,2.3.4.5.6")]),
         (
             r#"ppt "/devices/pci@0,0/display@2""#,
@@ -90,6 +108,21 @@ fn lines_are_taken_as_the_kernel_takes_them() {
             r#"ppt "/pci@0,0/display@2:ppt""#,
             entry("ppt", &["/pci@0,0/display@2:ppt"]),
             vec![Reason::MinorName { alias: "/pci@0,0/display@2:ppt".into() }],
+        ),
+        (
+            r#"ppt "/pci@0,0/isa@1F""#,
+            entry("ppt", &["/pci@0,0/isa@1F"]),
+            vec![path("/pci@0,0/isa@1F", PathFault::UpperCase { part: "isa@1F".into() })],
+        ),
+        (
+            r#"ppt "/pci@00,0/isa@1f""#,
+            entry("ppt", &["/pci@00,0/isa@1f"]),
+            vec![path("/pci@00,0/isa@1f", PathFault::Padded { part: "pci@00,0".into() })],
+        ),
+        (
+            r#"ppt "/sys/bus/pci/devices/0000:01:00.0""#,
+            entry("ppt", &["/sys/bus/pci/devices/0000:01:00.0"]),
+            vec![path("/sys/bus/pci/devices/0000:01:00.0", PathFault::File)],
         ),
     ] {
         let aliases = PptAliases::parse(line.as_bytes());
@@ -104,11 +137,35 @@ fn the_first_of_equal_aliases_counts() {
     let findings: Vec<String> = aliases.findings().iter().map(ToString::to_string).collect();
     assert_eq!(findings, ["line 3: 'pci8086,1' is ignored: line 1 has it already"]);
     assert_eq!((aliases.lines().len(), &aliases.lines()[1].text[..]), (3, &b"# again"[..]));
+    for (file, said) in [
+        (
+            "ppt \"pci8086,1\" \"pci8086,2\" \"pci8086,1\"\n",
+            "line 1: 'pci8086,1' is ignored: line 1 has it already",
+        ),
+        ("ppt \"pci8086,1\"\nnvme \"pci8086,1\"\n", "line 2: 'pci8086,1' is ignored: line 1 has it already"),
+        ("pptt \"pci8086,1\"\npptt \"pci8086,1\"\n", "line 2: 'pci8086,1' is ignored: line 1 has it already"),
+        // The kernel skips a line whose driver it does not have.
+        (
+            "pptt \"pci8086,1\"\nppt \"pci8086,1\"\n",
+            "line 2: 'pci8086,1' is ignored if the host has driver 'pptt': line 1 has it already",
+        ),
+        (
+            "pptt \"pci8086,1\"\nppt \"pci8086,1\"\nppt \"pci8086,1\"\n",
+            "line 3: 'pci8086,1' is ignored: line 2 has it already",
+        ),
+        (
+            "pptt \"pci8086,1\"\n",
+            "line 1: names driver 'pptt', not ppt; if the host has such a driver, it keeps the device",
+        ),
+    ] {
+        let aliases = PptAliases::parse(file.as_bytes());
+        assert_eq!(aliases.findings().last().map(ToString::to_string).as_deref(), Some(said), "{file}");
+    }
 }
 
 #[test]
 fn names_have_a_longest() {
-    let line = |length: usize| format!("ppt \"/{}\"", "a".repeat(length - 1));
+    let line = |length: usize| format!("ppt \"/pci@0,0/{}@1\"", "a".repeat(length - 11));
     assert!(PptAliases::parse(line(1023).as_bytes()).findings().is_empty());
     let too_long = PptAliases::parse(line(1024).as_bytes());
     assert!(matches!(too_long.findings()[0].reason, Reason::TooLong { .. }));

@@ -27,6 +27,7 @@ fn lines_are_taken_as_libppt_takes_them() {
     let vendor = |id: &str, fault| Some(Reason::Vendor { id: id.into(), fault });
     let device = |id: &str, fault| Some(Reason::Device { id: id.into(), fault });
     let whole = |rest: &str| Some(Reason::WholeVendor { rest: rest.into() });
+    let path = |fault| Some(Reason::Path(fault));
     let rest = |rest: &str| Some(Reason::Rest { rest: rest.into() });
     for (line, entry, reason) in [
         ("pciex10de,a65", ids("10de", "a65"), None),
@@ -79,6 +80,23 @@ fn lines_are_taken_as_libppt_takes_them() {
             at("/pci@0,0/display@2:ppt"),
             Some(Reason::MinorName { minor: ":ppt".into() }),
         ),
+        (
+            "/pci@0,0/display@2:ppt/isa@1",
+            at("/pci@0,0/display@2:ppt/isa@1"),
+            Some(Reason::Path(PathFault::Part { part: "display@2:ppt".into() })),
+        ),
+        ("/sys/bus/pci/devices/0000:01:00.0", at("/sys/bus/pci/devices/0000:01:00.0"), path(PathFault::File)),
+        ("/dev/vfio/3", at("/dev/vfio/3"), path(PathFault::File)),
+        (
+            "/pci@0,0/pci8086,151@1F/display@0",
+            at("/pci@0,0/pci8086,151@1F/display@0"),
+            path(PathFault::UpperCase { part: "pci8086,151@1F".into() }),
+        ),
+        (
+            "/pci@0,0/isa@1f,0",
+            at("/pci@0,0/isa@1f,0"),
+            path(PathFault::FunctionZero { part: "isa@1f,0".into() }),
+        ),
         ("pci10de,a65\0pci8086", ids("10de", "a65"), Some(Reason::Nul)),
     ] {
         assert_eq!(one(line), (entry, reason), "{line:?}");
@@ -89,7 +107,8 @@ fn lines_are_taken_as_libppt_takes_them() {
 
 #[test]
 fn findings_have_the_number_and_the_reason() {
-    let file = b"# mine\npci10de,a65\n\npciex10de,a65\nPCI8086\n pci8086\nx\x1b[2J\n/a\n/a\n";
+    let file =
+        b"# mine\npci10de,a65\n\npciex10de,a65\nPCI8086\n pci8086\nx\x1b[2J\n/pci@0,0/a@1\n/pci@0,0/a@1\n";
     let matches = PptMatches::parse(file);
     let findings: Vec<String> = matches.findings().iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -99,7 +118,7 @@ fn findings_have_the_number_and_the_reason() {
             "line 5: 'PCI8086': ignored: pci and pciex are written in lower case",
             "line 6: ' pci8086': ignored: an entry starts at the beginning of the line",
             "line 7: 'x\\u{1b}[2J': ignored: it is neither pciVVVV,DDDD nor pciVVVV nor a path",
-            "line 9: '/a': says the same as line 8",
+            "line 9: '/pci@0,0/a@1': says the same as line 8",
         ]
     );
     assert_eq!(matches.lines()[0].text, b"# mine");

@@ -30,6 +30,8 @@ const SYSFS: &str = "/sys";
 const FUNCTIONS: &str = "bus/pci/devices";
 /// Where illumos has its tree; what vmadm writes before a path and pptadm does not.
 const DEVICES: &str = "/devices";
+/// What such a path has at its end where it is the node of illumos' driver for guests.
+const MINOR: &str = ":ppt";
 /// What is named at most where a part of a path is not there.
 const LISTED: usize = 16;
 
@@ -126,14 +128,25 @@ pub fn is_physical(name: &str) -> bool {
     without_devices(name).starts_with("/pci@")
 }
 
-/// A path as pptadm writes it, without `/devices` in front. Other texts stay as they are.
+/// A path as pptadm writes it, without `/devices` in front and without the minor name of illumos' driver for guests at the end.
+/// Other texts stay as they are.
 pub fn without_devices(name: &str) -> &str {
-    name.strip_prefix(DEVICES).filter(|path| path.starts_with("/pci@")).unwrap_or(name)
+    let path = name.strip_prefix(DEVICES).unwrap_or(name);
+    if path.starts_with("/pci@") { path.strip_suffix(MINOR).unwrap_or(path) } else { name }
 }
 
-/// Whether a text is a physical path of any host, with or without `/devices` in front.
-pub fn check(path: &str) -> Result<(), PathError> {
-    steps(path).map(drop)
+/// A physical path of any host as illumos writes it, which compares paths as texts: from one with `/devices` in front, a minor
+/// name at the end, or other spellings of its numbers.
+pub fn canonical(path: &str) -> Result<String, PathError> {
+    let mut text = String::new();
+    for (depth, step) in steps(path)?.iter().enumerate() {
+        let UnitAddress(first, second) = step.unit;
+        text.push_str(&format!("/{}@{first:x}", step.name));
+        if depth == 0 || second != 0 {
+            text.push_str(&format!(",{second:x}"));
+        }
+    }
+    Ok(text)
 }
 
 /// The name of a device of this host with the function's address instead of a physical path. Other names stay as they are.

@@ -157,6 +157,33 @@ fn the_set_up_that_is_known_not_to_work_is_reported() {
 }
 
 #[test]
+fn paths_on_a_boot_key_have_illumos_spelling() {
+    let key = key(&[("boot/grub/menu.lst", MENU), ("overlay/etc/ppt_aliases", "pptt \"pci8086,1\"\n")]);
+    let devices = ["/pci@0,0/isa@1F", "/devices/pci@00,0/pci8086,151@1/display@0,0:ppt"];
+    let ended = on_key("reserve", &key, &devices).expect_code(0);
+    ended.expect_stderr("ppt_aliases: line 1: names driver 'pptt', not ppt; if the host has such a driver");
+    let text = |name: &str| fs::read_to_string(key.path().join("overlay/etc").join(name)).unwrap();
+    assert_eq!(
+        text("ppt_aliases"),
+        format!("pptt \"pci8086,1\"\nppt \"/pci@0,0/isa@1f\"\nppt \"{DISPLAY}\"\n")
+    );
+    let matches = text("ppt_matches");
+    let entries: Vec<&str> = matches.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(entries, ["/pci@0,0/isa@1f", DISPLAY]);
+}
+
+#[test]
+fn what_is_loaded_but_not_as_a_file_is_reported() {
+    let own = "x_load=\"YES\"\nx_name=/overlay/etc/ppt_aliases\nx_flags=\"name=etc/ppt_aliases\"\n";
+    let key = key(&[("boot/loader.conf", own)]);
+    on_key("reserve", &key, &[DISPLAY])
+        .expect_code(0)
+        .expect_stderr("line 3: no x_type does not load it as a file");
+    let local = fs::read_to_string(key.path().join("boot/loader.conf.local")).unwrap();
+    assert!(local.contains("slotpass_ppt_aliases_type=\"file\""), "{local}");
+}
+
+#[test]
 fn what_is_no_boot_key_and_what_is_no_device_of_one() {
     let empty = TempDir::new().unwrap();
     on_key("reserve", &empty, &[DISPLAY])
@@ -172,9 +199,13 @@ fn what_is_no_boot_key_and_what_is_no_device_of_one() {
         ("0000:01:00.0", "named by physical path"),
         ("pciex8086,037d", "without leading zeros"),
         ("pciex10DE,a65", "lower case"),
-        ("/pci@0,0/display@2:ppt", "is not NAME@DEVICE"),
+        ("/pci@0,0/display@2:pci", "is not NAME@DEVICE"),
         ("/pci@0,0/a b@1\nppt \"x\"", "is not NAME@DEVICE"),
         ("/pci@0,0/\n@1", "neither a path nor a name"),
+        ("/pci@0,0/pciex8086,151@1", "also those of PCI Express"),
+        ("pci8086,37d2.15d9.37d2,s", "only names such as pci8086,37d2 have ,s"),
+        ("pci8086,1528.8086", "would be a revision"),
+        ("/sys/bus/pci/devices/0000:01:00.0", "named by physical path"),
         ("nvme", "named by physical path"),
         ("", "named by physical path"),
         ("pci8086", "pci8086"),

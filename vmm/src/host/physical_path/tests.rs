@@ -80,6 +80,8 @@ impl Tree {
         let path = self.path(address);
         assert_eq!(self.find(&path).as_deref(), Ok(address));
         assert_eq!(self.find(&format!("/devices{path}")).as_deref(), Ok(address));
+        assert_eq!(self.find(&format!("/devices{path}:ppt")).as_deref(), Ok(address));
+        assert_eq!(canonical(&path).unwrap(), path);
         path
     }
 }
@@ -183,6 +185,21 @@ fn numbers_may_be_padded_and_zeros_left_out() {
 }
 
 #[test]
+fn paths_have_one_spelling_on_illumos() {
+    for (path, expected) in [
+        ("/pci@0,0/isa@1f", "/pci@0,0/isa@1f"),
+        ("/devices/pci@0,0/isa@1f:ppt", "/pci@0,0/isa@1f"),
+        ("/pci@0/isa@1F", "/pci@0,0/isa@1f"),
+        ("/pci@0,0/isa@1f,0", "/pci@0,0/isa@1f"),
+        ("/pci@00,0/pci8086,151@01/display@00,01", "/pci@0,0/pci8086,151@1/display@0,1"),
+        ("/pci@7F,01/isa@a", "/pci@7f,1/isa@a"),
+    ] {
+        assert_eq!(canonical(path).unwrap(), expected, "{path}");
+    }
+    assert!(canonical("/pci@0,0/isa@1f/").is_err());
+}
+
+#[test]
 fn what_is_not_there_is_told_with_what_is() {
     let tree = host();
     for (path, told) in [
@@ -210,7 +227,8 @@ fn what_is_not_there_is_told_with_what_is() {
         ("/pci@0,0/isa@", "'isa@' is not NAME@DEVICE[,FUNCTION]"),
         ("/pci@0,0/isa@1f,", "'isa@1f,' is not NAME@DEVICE[,FUNCTION]"),
         ("/pci@0,0/isa@+1f", "'isa@+1f' is not NAME@DEVICE[,FUNCTION]"),
-        ("/pci@0,0/isa@1f:ppt", "'isa@1f:ppt' is not NAME@DEVICE[,FUNCTION]"),
+        ("/pci@0,0/isa@1f:pci", "'isa@1f:pci' is not NAME@DEVICE[,FUNCTION]"),
+        ("/pci@0,0/pci8086,151@1:ppt/display@0", "'pci8086,151@1:ppt' is not NAME@DEVICE[,FUNCTION]"),
         ("/pci@0,0/isa@100000000", "'isa@100000000' is not NAME@DEVICE[,FUNCTION]"),
     ] {
         for path in [path.to_owned(), format!("/devices{path}")] {
@@ -252,6 +270,10 @@ fn names_that_are_physical_paths() {
         ("/pci@0,0/isa@1f", Some("/pci@0,0/isa@1f")),
         ("/devices/pci@0,0/isa@1f", Some("/pci@0,0/isa@1f")),
         ("/pci@", Some("/pci@")),
+        ("/devices/pci@0,0/isa@1f:ppt", Some("/pci@0,0/isa@1f")),
+        ("/pci@0,0/isa@1f:ppt", Some("/pci@0,0/isa@1f")),
+        ("/pci@0,0/isa@1f:x", Some("/pci@0,0/isa@1f:x")),
+        ("/dev/ppt0:ppt", None),
         ("0000:01:00.0", None),
         ("/sys/bus/pci/devices/0000:01:00.0", None),
         ("/devices/pci0000:00/0000:00:01.0", None),

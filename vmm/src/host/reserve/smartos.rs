@@ -10,7 +10,7 @@ use ppt_files::ppt_matches::PptMatches;
 
 use super::carry_out::bytes_of;
 use super::change::{Change, Edit, LinesChange};
-use super::meaning::AliasFile;
+use super::meaning::{AliasFile, remarks};
 use super::plan::Plan;
 use super::refusal::Refusal;
 use crate::host::physical_path::{self, PathError};
@@ -175,21 +175,28 @@ impl Key {
     }
 }
 
-/// The aliases that these names are.
-fn aliases(names: &[String]) -> Result<Vec<String>, KeyError> {
-    let alias = |name: &String| {
-        let alias = physical_path::without_devices(name).to_owned();
-        let error = |reason| KeyError::Name { name: name.clone(), reason };
-        if !alias.starts_with("/pci@") && !alias.starts_with("pci") {
-            return Err(error(None));
-        }
-        if alias.starts_with('/') {
-            physical_path::check(&alias)?;
-        }
-        PptAliases::default().add(alias.as_bytes()).map_err(|reason| error(Some(reason)))?;
-        Ok(alias)
+/// The alias that this name is, as illumos writes it.
+fn alias(name: &str) -> Result<String, KeyError> {
+    let error = |reason| KeyError::Name { name: name.to_owned(), reason };
+    let alias = match physical_path::is_physical(name) {
+        true => physical_path::canonical(name)?,
+        false if name.starts_with("pci") => name.to_owned(),
+        false => return Err(error(None)),
     };
-    names.iter().map(alias).collect()
+    PptAliases::default().add(alias.as_bytes()).map_err(|reason| error(Some(reason)))?;
+    Ok(alias)
+}
+
+fn aliases(names: &[String]) -> Result<Vec<String>, KeyError> {
+    names.iter().map(|name| alias(name)).collect()
+}
+
+/// What the files have without the effect that it seems to have.
+fn findings(plan: &mut Plan, key: &Key) -> Result<(), KeyError> {
+    plan.notes.extend(AliasFile::read(&key.aliases)?.remarks());
+    let matches = PptMatches::parse(&bytes_of(&key.matches)?.unwrap_or_default());
+    plan.notes.extend(remarks(&key.matches, matches.findings()));
+    Ok(())
 }
 
 /// What reserves these on the key at `directory`.
@@ -197,6 +204,7 @@ pub fn reserve(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
     let key = Key::find(directory)?;
     let aliases = aliases(names)?;
     let mut plan = Plan::default();
+    findings(&mut plan, &key)?;
     let matched = |alias: &&String| match PptMatches::default().add(alias) {
         Ok(_) => true,
         Err(finding) => {
@@ -235,13 +243,18 @@ pub fn reserve(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
 /// What takes it back. The lines that load the files go with the last device.
 pub fn release(directory: &Path, names: &[String]) -> Result<Plan, KeyError> {
     let key = Key::find(directory)?;
-    let aliases = aliases(names)?;
     let mut plan = Plan::default();
+    findings(&mut plan, &key)?;
     let file = AliasFile::read(&key.aliases)?;
-    for (name, alias) in names.iter().zip(&aliases) {
-        if !file.places().any(|place| place.alias == alias.as_bytes()) {
+    let is_there = |alias: &str| file.places().any(|place| place.alias == alias.as_bytes());
+    let mut aliases = Vec::new();
+    for name in names {
+        // What illumos would not find is taken out as it is written.
+        let alias = if is_there(name) { name.clone() } else { alias(name)? };
+        if !is_there(&alias) {
             return Err(KeyError::NotReserved { name: name.clone(), file: key.aliases });
         }
+        aliases.push(alias);
     }
     let is_last = file.places().all(|place| aliases.iter().any(|alias| alias.as_bytes() == place.alias));
     if is_last {

@@ -29,7 +29,7 @@ pub fn apply(host: &Host) -> Result<Applied, Refusal> {
     for path in [&host.at_boot, &host.until_off] {
         let file = AliasFile::read(path)?;
         let shown = path.display();
-        applied.warnings.extend(file.aliases.findings().iter().map(|finding| format!("{shown}: {finding}")));
+        applied.warnings.extend(file.remarks());
         let absent = file.absent(&inventory).into_iter();
         // What has a finding is named by it.
         let absent =

@@ -33,15 +33,25 @@ pub fn release(host: &Host, request: &Release) -> Result<Plan, Vec<Refusal>> {
     let read = |path| AliasFile::read(path).map_err(|error| vec![Refusal::Read(error)]);
     let files = [read(&host.at_boot)?, read(&host.until_off)?];
     let mut plan = Plan::default();
+    plan.notes.extend(files.iter().flat_map(AliasFile::remarks));
     let mut functions: Vec<&Function> = Vec::new();
     let mut absent: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let mut absent_names: Vec<String> = Vec::new();
     for name in &request.names {
         match devices::one(host, &inventory, name) {
-            Ok(function) => add(&mut functions, function),
+            Ok(function) => {
+                add(&mut functions, function);
+                // Another spelling of its path, which is no name of it.
+                absent.extend(places_of_alias(&files, name.as_bytes()));
+            }
             // What is in a file and not in the host is taken out of the file.
             Err(refusal) => {
-                let name = physical_path::without_devices(name);
+                // What is written otherwise than illumos does it is taken out as it is.
+                let verbatim = places_of_alias(&files, name.as_bytes());
+                let name = match verbatim.is_empty() {
+                    true => physical_path::without_devices(name),
+                    false => name,
+                };
                 let alias = name.as_bytes();
                 let found = places_of_alias(&files, alias);
                 let in_initramfs = initramfs::has(host, name).map_err(one)?;

@@ -7,6 +7,7 @@ use passthru::host::vfio::sysfs;
 use super::{Other, Plan};
 use crate::host::reserve::change::{Change, Edit, LinesChange, Switch};
 use crate::host::reserve::inventory::{Function, Inventory};
+use crate::host::reserve::meaning::AliasFile;
 use crate::host::reserve::refusal::Refusal;
 use crate::host::reserve::uses::Uses;
 use crate::host::reserve::{Host, devices, initramfs};
@@ -147,6 +148,7 @@ fn plan(
     }
     // The alias first: from it, whatever happens later is finished.
     let path = if request.only_now { &host.until_off } else { &host.at_boot };
+    plan.notes.extend(AliasFile::read(path)?.remarks());
     plan.changes.push(Change::Lines(LinesChange { path: path.clone(), edits }));
     if request.initramfs {
         let (changes, notes) = initramfs::add(host, inventory, uses, functions)?;

@@ -61,7 +61,7 @@ fn what_is_loaded_is_what_is_edited() {
 fn what_is_loaded_from_elsewhere_is_refused_with_its_line() {
     let module = |path: &str| format!("module {path} type=file name=etc/ppt_aliases\n");
     let entry = |path: &str| [ENTRY, &module(path)].concat();
-    let local = "b_flags=\"name=etc/ppt_matches\"\n";
+    let local = "b_flags=\"name=etc/ppt_matches\"\nb_type=file\n";
     for (files, expected) in [
         (
             vec![("boot/grub/menu.lst", entry("/config/ppt"))],
@@ -95,4 +95,53 @@ fn what_is_loaded_from_elsewhere_is_refused_with_its_line() {
     // The usual place, written otherwise.
     let key = key(&[("boot/grub/menu.lst", &entry("//overlay/./etc/ppt_aliases"))]);
     reserve(key.path(), &["/pci@0,0/display@2".to_owned()]).unwrap();
+}
+
+#[test]
+fn paths_are_written_as_illumos_does() {
+    for (name, expected) in [
+        ("/pci@0,0/isa@1F", "/pci@0,0/isa@1f"),
+        ("/pci@00,0/pci8086,151@1/display@0,0", "/pci@0,0/pci8086,151@1/display@0"),
+        ("/devices/pci@0/isa@01f:ppt", "/pci@0,0/isa@1f"),
+        ("pciex8086,37d2", "pciex8086,37d2"),
+    ] {
+        let key = key(&[("boot/loader.conf", "")]);
+        carried_out(reserve(key.path(), &[name.to_owned()]).unwrap());
+        assert_eq!(text(&key, "overlay/etc/ppt_aliases"), format!("ppt \"{expected}\"\n"), "{name}");
+        let matches = text(&key, "overlay/etc/ppt_matches");
+        assert!(matches.ends_with(&format!("\n{expected}\n")), "{matches}");
+        let plan = reserve(key.path(), &[expected.to_owned()]).unwrap();
+        assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+        carried_out(release(key.path(), &[name.to_owned()]).unwrap());
+        assert_eq!(text(&key, "overlay/etc/ppt_aliases"), "", "{name}");
+    }
+    for (name, reason) in [
+        ("/pci@0,0/pciex8086,151@1", "nodes are named pci…"),
+        ("/pci@0,0/pci8086,0151@1", "without leading zeros"),
+        ("/pci@0,0", "it is a bus"),
+        ("/dev/vfio/3", "named by physical path"),
+    ] {
+        let key = key(&[("boot/loader.conf", "")]);
+        let refused = reserve(key.path(), &[name.to_owned()]).unwrap_err().to_string();
+        assert!(refused.contains(reason), "{refused}");
+    }
+}
+
+#[test]
+fn lines_without_effect_are_told_and_can_be_taken_out() {
+    let aliases = "overlay/etc/ppt_aliases";
+    let (bad, good) = ("ppt \"/pci@0,0/isa@1F\"\n", "ppt \"/pci@0,0/display@2\"\n");
+    let key = key(&[
+        ("boot/loader.conf", ""),
+        (aliases, &[bad, good].concat()),
+        ("overlay/etc/ppt_matches", "PCI8086\n"),
+    ]);
+    let plan = reserve(key.path(), &["pci8086,1".to_owned()]).unwrap();
+    let [alias, matched] = &plan.notes[..] else { panic!("{:?}", plan.notes) };
+    assert!(alias.contains("/overlay/etc/ppt_aliases: line 1: '/pci@0,0/isa@1F' binds nothing"), "{alias}");
+    assert!(matched.contains("/overlay/etc/ppt_matches: line 1: 'PCI8086': ignored"), "{matched}");
+    let plan = release(key.path(), &["/pci@0,0/isa@1F".to_owned()]).unwrap();
+    assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+    carried_out(plan);
+    assert_eq!(text(&key, aliases), good);
 }
