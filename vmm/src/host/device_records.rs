@@ -133,8 +133,8 @@ impl DeviceRecords {
     fn hold(&self, slot: Slot, address: HostAddress) -> Result<Held, RecordError> {
         let path = self.folder.join(address.to_string());
         let file = self.lock(slot, address, &path)?;
-        let mut text = String::new();
-        (&file).take(LONGEST).read_to_string(&mut text).map_err(failed("read", &path))?;
+        let mut text = Vec::new();
+        (&file).take(LONGEST).read_to_end(&mut text).map_err(failed("read", &path))?;
         let unknown = || Record { uuid: "unknown".to_owned(), slot: "unknown".to_owned(), pid: 0 };
         let dirty = (!text.is_empty()).then(|| parse(&text).unwrap_or_else(unknown));
         let record = Record { uuid: self.vm.clone(), slot: slot.to_string(), pid: std::process::id() };
@@ -224,8 +224,8 @@ impl Held {
     }
 }
 
-fn parse(text: &str) -> Option<Record> {
-    serde_json::from_str(text.lines().next()?).ok()
+fn parse(text: &[u8]) -> Option<Record> {
+    serde_json::from_slice(text.split(|byte| *byte == b'\n').next()?).ok()
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
@@ -243,8 +243,8 @@ fn look(path: &Path) -> Option<Recorded> {
             Err(TryLockError::WouldBlock) => true,
             Err(TryLockError::Error(_)) => return None,
         };
-        let mut text = String::new();
-        let read = (&file).take(LONGEST).read_to_string(&mut text);
+        let mut text = Vec::new();
+        let read = (&file).take(LONGEST).read_to_end(&mut text);
         match (is_held, read.ok().and_then(|_| parse(&text))) {
             (true, Some(record)) => return Some(Recorded::Used(record)),
             // Its holder is about to write it, or to remove it.

@@ -117,11 +117,16 @@ fn a_file_that_was_never_written_is_no_record() {
 #[test]
 fn a_file_that_is_not_understood_counts_as_dirty() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(ADDRESS), "{\"uuid\":").unwrap();
     fs::write(folder.path().join("other"), "").unwrap();
-    assert_eq!(recorded(folder.path()), Some(Recorded::Left(None)));
-    assert_eq!(all(folder.path()).unwrap().len(), 1);
-    let next = DeviceRecords::new(folder.path(), "next", false);
-    next.claim(&functions()).unwrap();
-    assert_eq!(next.dirty(ADDRESS).as_deref(), Some("unknown"));
+    for text in
+        [&b"{\"uuid\":"[..], b"\n", b"\xff\xfe\n", b"{\"uuid\":\"\xff\",\"slot\":\"0:8:0\",\"pid\":7}\n"]
+    {
+        fs::write(folder.path().join(ADDRESS), text).unwrap();
+        assert_eq!(recorded(folder.path()), Some(Recorded::Left(None)), "{text:?}");
+        assert_eq!(all(folder.path()).unwrap().len(), 1);
+        let next = DeviceRecords::new(folder.path(), "next", false);
+        next.claim(&functions()).unwrap();
+        assert_eq!(next.dirty(ADDRESS).as_deref(), Some("unknown"), "{text:?}");
+        next.let_go_all();
+    }
 }
