@@ -40,11 +40,9 @@ pub enum PathFault {
         part: Vec<u8>,
     },
     /// `pci8086,0151@1`
-    #[error("{}: paths are compared as text: {}: {fault}", quoted(part), quoted(id))]
+    #[error("{}: {fault}", quoted(id))]
     Id {
-        /// The part of the path.
-        part: Vec<u8>,
-        /// The id in it.
+        /// The id in the name of a part.
         id: Vec<u8>,
         /// Why it is none.
         fault: IdFault,
@@ -88,7 +86,7 @@ pub fn fault(path: &[u8]) -> Option<PathFault> {
 
 fn root_fault(part: &[u8]) -> Option<PathFault> {
     let owned = || part.to_owned();
-    let Some((b"pci", first, Some(second))) = split(part) else {
+    let Some(Part { name: b"pci", first, second: Some(second) }) = split(part) else {
         return Some(PathFault::Root { part: owned() });
     };
     [first, second].into_iter().find_map(|number| number_fault(part, number))
@@ -96,12 +94,14 @@ fn root_fault(part: &[u8]) -> Option<PathFault> {
 
 fn part_fault(part: &[u8]) -> Option<PathFault> {
     let owned = || part.to_owned();
-    let Some((name, first, second)) = split(part) else { return Some(PathFault::Part { part: owned() }) };
+    let Some(Part { name, first, second }) = split(part) else {
+        return Some(PathFault::Part { part: owned() });
+    };
     if name.starts_with(b"pciex") {
         return Some(PathFault::Express { part: owned() });
     }
     if let Some((id, fault)) = name.strip_prefix(b"pci").and_then(id_fault) {
-        return Some(PathFault::Id { part: owned(), id: id.to_owned(), fault });
+        return Some(PathFault::Id { id: id.to_owned(), fault });
     }
     let numbers = [Some(first), second].into_iter().flatten();
     numbers.into_iter().find_map(|number| number_fault(part, number)).or_else(|| {
@@ -133,16 +133,23 @@ fn number_fault(part: &[u8], number: &[u8]) -> Option<PathFault> {
     }
 }
 
-/// Name, device and function. The characters of a name are those of IEEE 1275 §3.2.1.1.
-fn split(part: &[u8]) -> Option<(&[u8], &[u8], Option<&[u8]>)> {
+/// Of a path.
+struct Part<'a> {
+    name: &'a [u8],
+    first: &'a [u8],
+    second: Option<&'a [u8]>,
+}
+
+/// The characters of a name are those of IEEE 1275 §3.2.1.1.
+fn split(part: &[u8]) -> Option<Part<'_>> {
     let (name, unit) = halves(part, b'@')?;
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b",._+-".contains(byte);
     if name.is_empty() || !name.iter().all(is_name) {
         return None;
     }
     Some(match halves(unit, b',') {
-        Some((first, second)) => (name, first, Some(second)),
-        None => (name, unit, None),
+        Some((first, second)) => Part { name, first, second: Some(second) },
+        None => Part { name, first: unit, second: None },
     })
 }
 
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn other_spellings_are_told_from_what_is_no_path() {
         let part = |part: &str| part.as_bytes().to_owned();
-        let id = |of: &str, id: &str, fault| PathFault::Id { part: part(of), id: part(id), fault };
+        let id = |id: &str, fault| PathFault::Id { id: part(id), fault };
         for (path, expected) in [
             ("/sys/bus/pci/devices/0000:01:00.0", PathFault::File),
             ("/dev/vfio/3", PathFault::File),
@@ -205,8 +212,8 @@ mod tests {
             ("/pci@0,0/isa@1f,03", PathFault::Padded { part: part("isa@1f,03") }),
             ("/pci@0,0/isa@1f,0", PathFault::FunctionZero { part: part("isa@1f,0") }),
             ("/pci@0,0/pciex8086,151@1", PathFault::Express { part: part("pciex8086,151@1") }),
-            ("/pci@0,0/pci8086,0151@1", id("pci8086,0151@1", "0151", IdFault::Padded)),
-            ("/pci@0,0/pci10DE,a65@1", id("pci10DE,a65@1", "10DE", IdFault::UpperCase)),
+            ("/pci@0,0/pci8086,0151@1", id("0151", IdFault::Padded)),
+            ("/pci@0,0/pci10DE,a65@1", id("10DE", IdFault::UpperCase)),
         ] {
             assert_eq!(fault(path.as_bytes()), Some(expected), "{path}");
         }

@@ -1,5 +1,7 @@
 //! `slotpass list`, in pptadm's words.
 
+mod states;
+
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
@@ -8,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args};
-use passthru::host::vfio::sysfs;
+use passthru::host::vfio::sysfs::{self, SysfsFunction};
 use ppt_files::file_text::ReadError;
 use ppt_files::ppt_matches::{self, PptMatches};
 
@@ -16,9 +18,11 @@ use super::exit;
 use crate::console::window;
 use crate::host::list::fields::{Chosen, Field, FieldsError};
 use crate::host::list::tree::Tree;
-use crate::host::list::{Listing, Remark, Selection, json, table, tree};
+use crate::host::list::{Listing, Remark, Selection, json, of_aliases, table, tree};
 use crate::host::physical_path;
-use crate::vms::{DeviceStates, Folders};
+use crate::host::reserve::Host;
+use crate::host::reserve::meaning::AliasFile;
+use states::States;
 
 /// Name of the command.
 pub const NAME: &str = "list";
@@ -94,9 +98,9 @@ impl Form {
     }
 }
 
-/// What VMs by name make of functions. Without that the list is what it is.
-fn states() -> Option<DeviceStates> {
-    match DeviceStates::read(&Folders::choose(None, None)) {
+/// What VMs and others make of functions. Without that the list is what it is.
+fn states() -> Option<States> {
+    match States::read() {
         Ok(states) => Some(states),
         Err(error) => {
             say(&format_args!("no states: {error}"));
@@ -132,6 +136,7 @@ pub fn refuse(error: &clap::Error) -> Option<ExitCode> {
     let what = match error.kind() {
         ErrorKind::UnknownArgument => "illegal option",
         ErrorKind::InvalidValue => "option requires an argument",
+        ErrorKind::TooManyValues => "option takes no argument",
         _ => return None,
     };
     let option = option(ContextKind::InvalidArg).split(' ').next().unwrap_or_default();
@@ -160,12 +165,27 @@ fn listed(arguments: &Arguments) -> Result<(), ListError> {
         Err(error) => return Err(error.into()),
     };
     let states = form.has_states().then(states).flatten();
-    let state_of = |address| states.as_ref().map(|states| states.of(address).to_string());
+    let state_of = |function: &SysfsFunction| states.as_ref()?.of(function);
     let listing = Listing::of(Path::new(sysfs::DEVICES), &selection, physical_path::of, state_of)
         .map_err(|source| ListError::Devices { source })?;
     print(&form, &listing)?;
     listing.remarks.iter().for_each(say);
+    if listing.functions.is_empty() {
+        say_reserved();
+    }
+    states.iter().filter_map(States::remark).for_each(|remark| say(&remark));
     Ok(())
+}
+
+/// What should be bound, and which lines have no effect.
+fn say_reserved() {
+    let host = Host::default();
+    for path in [&host.at_boot, &host.until_off] {
+        match AliasFile::read(path) {
+            Ok(file) => of_aliases(&file).iter().for_each(say),
+            Err(error) => say(&error),
+        }
+    }
 }
 
 fn form(arguments: &Arguments) -> Result<Form, ListError> {
@@ -209,7 +229,7 @@ fn selection(arguments: &Arguments) -> Result<Selection, ReadError> {
 fn tree(form: &Form) -> Result<(), ListError> {
     let devices = Path::new(sysfs::DEVICES);
     let states = states();
-    let state_of = |address| states.as_ref().map(|states| states.of(address).to_string());
+    let state_of = |function: &SysfsFunction| states.as_ref()?.of(function);
     let tree =
         Tree::of(devices, physical_path::of, state_of).map_err(|source| ListError::Devices { source })?;
     to_stdout(|out| match form {
@@ -219,6 +239,7 @@ fn tree(form: &Form) -> Result<(), ListError> {
     if tree.roots.is_empty() {
         say(&Remark::NoFunctions { devices: devices.to_owned() });
     }
+    states.iter().filter_map(States::remark).for_each(|remark| say(&remark));
     Ok(())
 }
 

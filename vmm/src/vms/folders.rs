@@ -32,6 +32,11 @@ impl Folders {
         choose(state, run, is_root, |name| env::var_os(name).filter(|value| !value.is_empty()))
     }
 
+    /// Those of root where neither arguments nor the environment name others.
+    pub fn of_root() -> Folders {
+        Folders { state: STATE.into(), run: RUN.into() }
+    }
+
     /// What is kept of a VM.
     pub fn of_vm(&self, vm: Uuid) -> VmFolders {
         VmFolders { state: self.state.join(vm.to_string()), run: self.run.join(vm.to_string()) }

@@ -38,6 +38,9 @@ fn arguments_are_refused_as_pptadm_refuses_them() {
         ("--nope", "unrecognized option"),
         ("-o", "unrecognized option"),
         ("-ajx", "unrecognized option"),
+        ("-U", "unrecognized option"),
+        ("-aU", "unrecognized option"),
+        ("--json=1", "unrecognized option"),
         ("surplus", "unused arguments"),
         ("-a -- -j", "unused arguments"),
         ("one two", "unused arguments"),
@@ -57,6 +60,7 @@ fn arguments_are_refused_as_pptadm_refuses_them() {
         assert_eq!(named.is_empty(), message != "unrecognized option", "{ended}");
     }
     list("-x").end().expect_stderr("slotpass list: illegal option -- x\n");
+    list("--json=1").end().expect_stderr("slotpass list: option takes no argument -- json\n");
     list("-o").end().expect_stderr("slotpass list: option requires an argument -- o\n");
 }
 
@@ -180,6 +184,15 @@ fn whoever_stops_reading_is_no_error() {
     drop(reader);
     run.command().stdout(writer);
     run.start_with_own_stdout().end().expect_code(0);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    for arguments in ["-j", "--tree -j"] {
+        let mut run = list(arguments);
+        run.command().stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        run.start_with_own_stdout().end().expect_refusal(&["stdout: ", "No space left"]);
+    }
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub fn drive_and_nic(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
         "line 2",
         "/pci@0,0/pci8086,1@1e/display@0",
         "line 3",
-        "binds to driver 'nvme'",
+        "names driver 'nvme', not ppt",
     ])?;
     done(&mut machine, "release the absent", &["release", "/devices/pci@0,0/pci8086,1@1e/display@0"])?;
     let file = machine.command("the file then", &format!("cat {AT_BOOT}; rm {AT_BOOT}"))?;

@@ -47,9 +47,8 @@ impl Candidate {
             let text = fs::read_to_string(directory.join(file)).ok()?;
             u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
         };
-        // Header type 0 has subsystem ids. Linux finds some of bridges in a capability, which illumos does not look at.
-        let endpoint = header::of(&directory) == 0;
-        let subsystem = number("subsystem_vendor").filter(|vendor| *vendor != 0 && endpoint);
+        // Bridges have one in a capability, those to CardBus in their header; vendor 0 is none.
+        let subsystem = number("subsystem_vendor").filter(|vendor| *vendor != 0);
         let (subsystem, revision) = (subsystem.zip(number("subsystem_device")), number("revision")?);
         Some(Candidate { function, directory, subsystem, revision })
     }
@@ -57,6 +56,12 @@ impl Candidate {
     /// A VFIO driver holds it.
     pub fn is_bound(&self) -> bool {
         self.function.driver.as_deref().is_some_and(sysfs::is_vfio)
+    }
+
+    /// It leads to other functions, and cannot be passed through: its header is that of a bridge. Some without such a header
+    /// have the class of one all the same, such as those of a chipset, non-transparent bridges and NVSwitches.
+    pub fn is_bridge(&self) -> bool {
+        header::of(&self.directory) != 0
     }
 
     /// Vendor id.

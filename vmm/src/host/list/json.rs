@@ -1,4 +1,5 @@
-//! The list as JSON, byte for byte as pptadm and illumos' libnvpair print it.
+//! The list as JSON, laid out as pptadm and illumos' libnvpair print it. Labels alone may differ: pptadm takes their bytes for
+//! characters, so that `ü` is two there, `\u00c3\u00bc`; here it is the one that it is.
 
 use std::io::{self, Write};
 

@@ -15,13 +15,14 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use passthru::host::vfio::sysfs::SysfsFunction;
 use passthru::pci::HostAddress;
 use ppt_files::ppt_matches::PptMatches;
 
 use crate::show::names;
 use fields::Field;
 use function::Candidate;
-pub use remark::Remark;
+pub use remark::{Remark, of_aliases};
 
 /// A function in the list: the texts of its fields, where they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Listing {
         devices: &Path,
         selection: &Selection,
         path_of: impl Fn(HostAddress) -> Result<String, E>,
-        state_of: impl Fn(HostAddress) -> Option<String>,
+        state_of: impl Fn(&SysfsFunction) -> Option<String>,
     ) -> io::Result<Listing> {
         let all = Candidate::all(devices)?;
         let mut listing = Listing::default();
@@ -114,7 +115,7 @@ impl Listing {
                     .remarks
                     .push(Remark::NoPath { address: candidate.function.address, why: why.to_string() });
             }
-            let state = state_of(candidate.function.address);
+            let state = state_of(&candidate.function);
             found.push((candidate, Listed { state, ..listed }));
         }
         match selection {

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use passthru::pci::HostAddress;
+use ppt_files::ppt_aliases::PptAliases;
 use ppt_files::ppt_matches::{Finding, PptMatches};
 
 use super::Selection;
 use super::function::Candidate;
+use crate::host::reserve::meaning::AliasFile;
 
 /// The most lines of a file that are named.
 const MOST_FINDINGS: usize = 20;
@@ -57,6 +59,20 @@ pub enum Remark {
         /// The line and what is the matter.
         finding: Finding,
     },
+    /// A line of a file of aliases, or how many more there are.
+    #[error("{0}")]
+    Alias(String),
+    /// Functions that were to be bound.
+    #[error(
+        "{}: {count} alias{} reserved: slotpass apply binds the functions that {}, or says why not",
+        path.display(), if *count == 1 { " is" } else { "es are" }, if *count == 1 { "it means" } else { "they mean" }
+    )]
+    Reserved {
+        /// The file.
+        path: PathBuf,
+        /// How many aliases are for the driver of guests.
+        count: usize,
+    },
     /// More lines than are named.
     #[error("{}: {more} more lines like these", path.display())]
     MoreLines {
@@ -93,6 +109,21 @@ pub fn findings(path: &Path, matches: &PptMatches) -> Vec<Remark> {
         remarks.push(Remark::MoreLines { path: path.to_owned(), more: all.len() - MOST_FINDINGS });
     }
     remarks
+}
+
+/// What is to be said of a file of aliases where no function is bound.
+pub fn of_aliases(file: &AliasFile) -> Vec<Remark> {
+    let mut remarks: Vec<Remark> = file.remarks().into_iter().map(Remark::Alias).collect();
+    let count = file.places().filter(|place| is_alias(&place.alias)).count();
+    if count > 0 {
+        remarks.push(Remark::Reserved { path: file.path.clone(), count });
+    }
+    remarks
+}
+
+/// A function could have it.
+fn is_alias(alias: &[u8]) -> bool {
+    PptAliases::default().add(alias).is_ok()
 }
 
 /// Why nothing is listed.

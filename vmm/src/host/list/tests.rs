@@ -3,8 +3,11 @@ use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;
 
+use ppt_files::ppt_aliases::PptAliases;
+
 use super::fields::{Chosen, FieldsError};
 use super::*;
+use crate::host::reserve::meaning::AliasFile;
 
 fn listed(dev: Option<&str>, ids: (&str, &str), path: &str) -> Listed {
     Listed {
@@ -267,7 +270,8 @@ impl Sysfs {
             0x1e => Err("no way there"),
             _ => Ok(format!("/at/{address}")),
         };
-        let state_of = |address: HostAddress| Some(format!("used:{:x}", address.slot().device()));
+        let state_of =
+            |function: &SysfsFunction| Some(format!("used:{:x}", function.address.slot().device()));
         Listing::of(&self.devices(), selection, path_of, state_of).unwrap()
     }
 }
@@ -334,7 +338,8 @@ fn functions_are_listed_as_sysfs_has_them() {
     ];
     assert_eq!(paths(&everything), tree, "as the tree is walked");
     let port = &everything.functions[0];
-    assert_eq!((&port.dev, &port.subvendor), (&None, &None), "not bound, and a bridge without subsystem ids");
+    assert_eq!((&port.dev, port.subvendor.as_deref()), (&None, Some("1af4")), "not bound, and a bridge");
+    assert_eq!(everything.functions[4].subvendor, None);
     let by_path = sysfs.list(&all(Some("/at/0000:00:1f.0\n")));
     assert_eq!(paths(&by_path).last(), Some(&"/at/0000:00:1f.0"));
     assert_eq!(by_path.functions.len(), 6);
@@ -367,6 +372,35 @@ fn an_empty_list_says_why() {
             "/etc/ppt_matches: none of its 1 entries matches a function of this host",
         ]
     );
+}
+
+#[test]
+fn an_empty_list_says_what_is_reserved() {
+    let file = |text: &str| AliasFile {
+        path: "/etc/ppt_aliases".into(),
+        aliases: PptAliases::parse(text.as_bytes()),
+    };
+    for (text, expected) in [
+        ("", vec![]),
+        ("# none\n", vec![]),
+        (
+            "ppt \"pci8086,1\" \"/pci@0,0/display@2\"\nnvme \"pci8086,2\"\n",
+            vec![
+                "/etc/ppt_aliases: line 2: names driver 'nvme', not ppt; if the host has such a driver, it keeps the device",
+                "/etc/ppt_aliases: 2 aliases are reserved: slotpass apply binds the functions that they mean, or says why not",
+            ],
+        ),
+        (
+            "ppt \"pci8086,01\"\n",
+            vec![
+                "/etc/ppt_aliases: line 1: 'pci8086,01' binds nothing: '01': ids are compared as text, without leading zeros",
+            ],
+        ),
+    ] {
+        let said: Vec<String> = of_aliases(&file(text)).iter().map(ToString::to_string).collect();
+        assert_eq!(said, expected);
+    }
+    assert_eq!(of_aliases(&file(&"ppt\n".repeat(1000))).len(), 21);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Component, Path};
 
+use passthru::host::vfio::sysfs::SysfsFunction;
 use passthru::pci::HostAddress;
 use serde::Serialize;
 
@@ -67,10 +68,6 @@ pub struct Group {
     pub functions: Vec<String>,
 }
 
-/// Base class of bridges (PCI Code and ID Assignment 1.15 §1.7). Only those of header type 1 have something behind them, but
-/// no host bridge or ISA bridge is of use to a guest either.
-const BRIDGE: u32 = 0x06;
-
 /// A function and the names of the root and bridges before it, outermost first.
 type Placed<'a> = (Vec<&'a str>, &'a Candidate);
 
@@ -79,7 +76,7 @@ impl Tree {
     pub fn of<E>(
         devices: &Path,
         path_of: impl Fn(HostAddress) -> Result<String, E>,
-        state_of: impl Fn(HostAddress) -> Option<String>,
+        state_of: impl Fn(&SysfsFunction) -> Option<String>,
     ) -> io::Result<Tree> {
         let all = Candidate::all(devices)?;
         let mut roots: BTreeMap<&str, Vec<Placed>> = BTreeMap::new();
@@ -131,7 +128,7 @@ fn nodes<E>(
     placed: &[Placed],
     depth: usize,
     path_of: &impl Fn(HostAddress) -> Result<String, E>,
-    state_of: &impl Fn(HostAddress) -> Option<String>,
+    state_of: &impl Fn(&SysfsFunction) -> Option<String>,
 ) -> Vec<Node> {
     let here = placed.iter().filter(|(before, _)| before.len() == depth);
     here.map(|(_, candidate)| {
@@ -151,8 +148,8 @@ fn nodes<E>(
             group: candidate.function.group,
             driver: candidate.function.driver.clone(),
             dev: listed.dev,
-            state: state_of(candidate.function.address).filter(|_| !is_bridge(candidate)),
-            bridge: is_bridge(candidate),
+            state: state_of(&candidate.function).filter(|_| !candidate.is_bridge()),
+            bridge: candidate.is_bridge(),
             functions: nodes(&behind, depth + 1, path_of, state_of),
             address,
         }
@@ -160,13 +157,9 @@ fn nodes<E>(
     .collect()
 }
 
-fn is_bridge(candidate: &Candidate) -> bool {
-    candidate.function.class >> 16 == BRIDGE
-}
-
 fn groups(all: &[Candidate]) -> Vec<Group> {
     let mut groups: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for candidate in all.iter().filter(|candidate| !is_bridge(candidate)) {
+    for candidate in all.iter().filter(|candidate| !candidate.is_bridge()) {
         if let Some(group) = candidate.function.group {
             groups.entry(group).or_default().push(candidate.function.address.to_string());
         }
@@ -270,6 +263,9 @@ mod tests {
                 fs::write(directory.join(file), text).unwrap();
             }
             symlink(format!("../groups/{group}"), directory.join("iommu_group")).unwrap();
+            if *class == "0x060400" {
+                fs::write(directory.join("secondary_bus_number"), "1\n").unwrap();
+            }
             symlink(&directory, devices.join(directory.file_name().unwrap())).unwrap();
         }
         sysfs
@@ -277,7 +273,9 @@ mod tests {
 
     fn tree(sysfs: &tempfile::TempDir) -> Tree {
         let path_of = |address| Ok::<_, ()>(format!("/{address}"));
-        let state_of = |address: HostAddress| (address.slot().function() == 0).then(|| "used:web".to_owned());
+        let state_of = |function: &SysfsFunction| {
+            (function.address.slot().function() == 0).then(|| "used:web".to_owned())
+        };
         Tree::of(&sysfs.path().join("bus/pci/devices"), path_of, state_of).unwrap()
     }
 
@@ -315,6 +313,25 @@ mod tests {
         assert_eq!(lines[6], "pci10000:e0");
         assert!(lines[7].starts_with("└─10000:e0:01.0   6      --        used:web  8086:a54"), "{text}");
         assert_eq!(lines[8..], ["group 14 goes to a guest as a whole: 0000:01:00.0 0000:01:00.1"]);
+    }
+
+    #[test]
+    fn what_has_no_bus_behind_it_is_no_bridge() {
+        let sysfs = sysfs(&[
+            ("pci0000:00/0000:00:1c.0", "0x8086", "0x9c90", "0x060400", 4),
+            // An NVSwitch and a non-transparent bridge.
+            ("pci0000:00/0000:00:02.0", "0x10de", "0x22a3", "0x068000", 4),
+            ("pci0000:00/0000:00:03.0", "0x8086", "0x201c", "0x068000", 4),
+        ]);
+        let tree = tree(&sysfs);
+        let found = tree.roots[0].functions.iter();
+        let found: Vec<_> =
+            found.map(|node| (node.address.as_str(), node.bridge, node.state.is_some())).collect();
+        assert_eq!(
+            found,
+            [("0000:00:02.0", false, true), ("0000:00:03.0", false, true), ("0000:00:1c.0", true, false)]
+        );
+        assert_eq!(tree.groups[0].functions, ["0000:00:02.0", "0000:00:03.0"]);
     }
 
     #[test]
