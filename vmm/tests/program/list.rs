@@ -186,6 +186,50 @@ fn whoever_stops_reading_is_no_error() {
     run.start_with_own_stdout().end().expect_code(0);
 }
 
+/// In a host with these files in `/etc`, which a command makes; nothing if none can be made here.
+fn list_with(files: &str, arguments: &str) -> Option<Ended> {
+    let script = format!("mount -t tmpfs none /etc && {files} && exec \"$@\"");
+    let through = ["--mount", "sh", "-c", &script, "sh"];
+    let run = Slotpass::through("unshare", &through).args(["list"]).args(arguments.split_whitespace());
+    let ended = run.end();
+    (!ended.stderr.starts_with("unshare: ") && !ended.stderr.starts_with("mount: ")).then_some(ended)
+}
+
+#[test]
+fn a_file_that_cannot_be_read_makes_an_empty_list() {
+    for (arguments, stdout) in [("-a", ""), ("-aj", "{\n\t\"devices\": [\n\n\t]\n}\n")] {
+        let Some(ended) = list_with("mkdir /etc/ppt_matches", arguments) else {
+            skipped("a_file_that_cannot_be_read_makes_an_empty_list", "no file system can be mounted here");
+            return;
+        };
+        let ended =
+            ended.expect_code(0).expect_stderr("slotpass: the list is empty: /etc/ppt_matches: Is a dir");
+        assert_eq!(ended.stdout, stdout, "{ended}");
+    }
+    // One that is looked for only if another is not there.
+    let ended = list_with("mkdir /etc/ppt_matches", "").unwrap().expect_code(0);
+    assert!(!ended.stderr.contains("ppt_matches"), "{ended}");
+}
+
+#[test]
+fn an_empty_list_says_what_is_reserved() {
+    const NAME: &str = "an_empty_list_says_what_is_reserved";
+    if is_bound() {
+        skipped(NAME, "a VFIO driver holds a function of this host, so that the list is not empty");
+        return;
+    }
+    let files = r#"printf 'ppt "pci8086,1"\nppt "/sys/bus/pci/devices/0000:01:00.0"\n' >/etc/ppt_aliases"#;
+    let Some(ended) = list_with(files, "") else {
+        skipped(NAME, "no file system can be mounted here");
+        return;
+    };
+    let ended =
+        ended.expect_code(0).expect_stderr("/etc/ppt_aliases: 1 alias is reserved: slotpass apply binds");
+    ended.expect_stderr(
+        "/etc/ppt_aliases: line 2: '/sys/bus/pci/devices/0000:01:00.0' binds nothing: a file's name",
+    );
+}
+
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
     for arguments in ["-j", "--tree -j"] {
