@@ -475,3 +475,28 @@ fn names_of_files_are_never_commands() {
         }
     }
 }
+
+#[test]
+fn lines_without_effect_are_told_by_whoever_reads_the_file() {
+    let test = TestHost::new();
+    test.function("0000:00:04.0", "1b36:0010", NVME, Some(1), Some("nvme"));
+    let bad = "ppt \"/pci@00,0/pci1af4,1100@4\"\n";
+    test.write("etc/ppt_aliases", bad);
+    let file = test.host.at_boot.display();
+    let note = format!("{file}: line 1: '/pci@00,0/pci1af4,1100@4' binds nothing: 'pci@00,0': paths are");
+    let plans = [
+        reserved(&test.host, &reserve_of(&["0000:00:04.0"])),
+        release(&test.host, &release_of(&["0000:00:04.0"])).unwrap(),
+    ];
+    for plan in plans {
+        assert!(plan.notes.iter().any(|found| found.starts_with(&note)), "{:?}", plan.notes);
+    }
+    let only_now = Reserve { only_now: true, ..reserve_of(&["0000:00:04.0"]) };
+    assert!(
+        !reserved(&test.host, &only_now).notes.iter().any(|found| found.starts_with(&note)),
+        "another file"
+    );
+    // Named as it is there, it is taken out, though it is no name of the function.
+    let plan = release(&test.host, &release_of(&["/pci@00,0/pci1af4,1100@4"])).unwrap();
+    assert!(script(&plan).contains(&format!("# -{}", bad.trim_end())), "{:?}", script(&plan));
+}
