@@ -155,6 +155,16 @@ mod tests {
         assert_eq!(difference(b"a\nx\n", &edits), ["-a", "+\\tB", "+ppt \"b\""]);
     }
 
+    #[test]
+    fn words_are_what_the_shell_makes_of_them() {
+        for word in ["intel_iommu=on", "", "a b", "$(x) `y` !z", "it's 'so'", "\"\\\n;&|"] {
+            let command = format!("printf %s {}", quoted(word));
+            let said = Command::new("sh").args(["-c", &command]).output().unwrap();
+            assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
+        }
+        assert_eq!(quoted("12@0000:01:00.0"), "12@0000:01:00.0");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]

@@ -2,10 +2,11 @@
 //!
 //! Where such a command finds nothing to change, the last one says so and fails: nobody boots for nothing.
 
+use ppt_files::line_edit::quoted;
+
 use super::facts::host::{Boot, Host};
 use super::facts::process::Process;
 use super::finding::Remedy;
-use super::shell::quoted;
 
 /// What the kernel is booted with where systemd's kernel-install or Proxmox's tool writes the boot loader's files.
 const COMMAND_LINE: &str = "/etc/kernel/cmdline";
@@ -124,8 +125,8 @@ fn replacement(word: &str) -> String {
 fn expect(process: &Process, word: &str, file: &str, there: bool) -> String {
     let look = process.as_root(&format!("sed -n '/{}/p' {file}", whole(word)));
     let (test, is) = if there { ("grep -q .", "is not") } else { ("(! grep -q .)", "is still") };
-    let says = quoted(&format!("{word} {is} in {file}: change by hand what makes it"));
-    format!("{look} | {test} || {{ echo {says} >&2; false; }}")
+    let says = format!("{word} {is} in {file}: change by hand what makes it");
+    format!("{look} | {test} || {{ echo {} >&2; false; }}", quoted(&says))
 }
 
 /// The files of the running kernel, whose image is where the distribution puts it. (`add-all` is not in systemd before 256.)

@@ -11,7 +11,6 @@ mod host;
 mod kernel_parameter;
 mod named_vm;
 pub mod report;
-mod shell;
 mod text;
 
 #[cfg(test)]

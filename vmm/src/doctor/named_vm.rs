@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use ppt_files::line_edit::quoted;
 use uuid::Uuid;
 
 use super::facts::Facts;
 use super::facts::access::{self, Access};
 use super::facts::function::Found;
 use super::finding::{Check, Finding, Level, Remedy, Subject};
-use super::shell;
 use crate::host::device_records::{self, Recorded};
 use crate::vms::Folders;
 use crate::vms::running::{self, VmState};
@@ -138,10 +138,10 @@ impl NamedVm {
     fn commands(&self, what: &str, command: &str, vm: &str) -> Remedy {
         let mut words = vec![format!("slotpass {command}")];
         for (option, folder) in [("--state-dir", &self.state_dir), ("--run-dir", &self.run_dir)] {
-            let given = folder.iter().map(|folder| shell::quoted(&folder.display().to_string()));
+            let given = folder.iter().map(|folder| quoted(&folder.display().to_string()).into_owned());
             words.extend(given.map(|folder| format!("{option} {folder}")));
         }
-        words.push(shell::quoted(vm));
+        words.push(quoted(vm).into_owned());
         Remedy::commands(what, [words.join(" ")])
     }
 }
