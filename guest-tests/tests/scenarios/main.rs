@@ -128,8 +128,7 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "root_port_to_root_port", &[Intel48], ports::root_port_to_root_port),
     entry(Default, "hotplug_under_io", &[Intel48], hotplug::under_io),
     entry(Long, "hotplug_under_io", &[Amd], hotplug::under_io),
-    entry(Default, "hotplug_wanted_back", &[Intel48], hotplug::wanted_back),
-    entry(Long, "hotplug_wanted_back", &[Amd], hotplug::wanted_back),
+    entry(Long, "hotplug_wanted_back", &[Intel48, Amd], hotplug::wanted_back),
     entry(Long, "hotplug_two_functions", &[Intel48, Amd], hotplug::two_functions),
     needs(
         KernelIommufd,
