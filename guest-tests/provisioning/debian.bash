@@ -4,7 +4,7 @@
 provide_debian() {
   local codename key result work packages
   codename=$(. /etc/os-release && [[ $ID == debian ]] && echo "$VERSION_CODENAME") || unavailable "this is not Debian"
-  packages=linux-image-amd64,systemd-sysv,dbus,udev,kmod,initramfs-tools,zstd,iproute2,pciutils,grub-pc
+  packages=linux-image-amd64,systemd-sysv,dbus,udev,kmod,initramfs-tools,zstd,iproute2,pciutils,grub-pc,sudo
   key=$( (cat "$here"/provisioning/debian.bash "$here"/machine/debian-commands*; echo "$codename") | sha256sum | cut -c1-16)
   result=$cache/debian-$key
   if [[ ! -e $result/complete ]]; then

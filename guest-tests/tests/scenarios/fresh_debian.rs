@@ -1,6 +1,6 @@
 //! What somebody does who has a Debian, the package, and the README that is in it.
 
-use guest_tests::{Failure, Iommu, Kernel, Machine, Plan, Scenario, SystemDrive, expect};
+use guest_tests::{Bdf, Failure, Iommu, Kernel, Machine, Plan, Scenario, SystemDrive, expect};
 
 /// The function that README's commands name.
 const OF_README: &str = "0000:01:00.0";
@@ -12,7 +12,7 @@ const CONSOLE: &str = "console=ttyS0";
 /// A guest that uses the TSC deadline timer sometimes stalls under QEMU's processor emulation.
 const CONSOLE_AND_TIMER: &str = "console=ttyS0 lapic=notscdeadline";
 /// A guest that boots with the machine's own initramfs, twice emulated.
-const GUEST_SECONDS: u32 = 400;
+pub const GUEST_SECONDS: u32 = 400;
 
 /// README's own commands, in its order, with the address of the function that there is; and that they do what is said beside
 /// them.
@@ -31,8 +31,7 @@ pub fn from_readme(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure>
     let mut done = Vec::new();
     let mut commands = vec!["apt install ./slotpass_0.1.0-1_amd64.deb".to_owned()];
     while !commands.is_empty() {
-        let command =
-            commands.remove(0).replace(OF_README, nvme.as_str()).replace(CONSOLE, CONSOLE_AND_TIMER);
+        let command = as_typed_here(&commands.remove(0), &nvme);
         let output = machine.attempt(&title(&command), &command, GUEST_SECONDS)?;
         let words: Vec<&str> = command.split_whitespace().collect();
         match words.as_slice() {
@@ -76,6 +75,18 @@ pub fn from_readme(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure>
 /// A name for a command's files.
 fn title(command: &str) -> String {
     command.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// README's command that runs a guest, with this function.
+pub fn run_command(machine: &mut Machine<'_>, function: &Bdf) -> Result<String, Failure> {
+    let commands = commands_of_readme(machine)?;
+    let run = commands.iter().find(|command| command.starts_with("slotpass run "));
+    let run = run.ok_or_else(|| Failure::NotAsExpected(format!("{README} runs no guest")))?;
+    Ok(as_typed_here(run, function))
+}
+
+fn as_typed_here(command: &str, function: &Bdf) -> String {
+    command.replace(OF_README, function.as_str()).replace(CONSOLE, CONSOLE_AND_TIMER)
 }
 
 /// The commands below the heading, up to the next one: lines indented by four, joined where a backslash ends them.

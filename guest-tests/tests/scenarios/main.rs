@@ -6,6 +6,7 @@
 mod bad_input;
 mod bare_metal;
 mod debian_boot;
+mod debian_user;
 mod doctor;
 mod fresh_debian;
 mod host_side;
@@ -215,6 +216,7 @@ const SCENARIOS: &[Entry] = &[
     // Installing Debian into an image takes minutes where it is not cached, and so does building the package.
     needs(Debian, entry(Long, "fresh_debian", &[Intel48], fresh_debian::from_readme)),
     needs(Debian, entry(Long, "debian_boot", &[Intel48], debian_boot::kernel_words_and_initramfs)),
+    needs(Debian, entry(Long, "debian_user", &[Intel48], debian_user::from_login_to_guest)),
     entry(Peer, "peer_nvme_and_nic", &[Intel48, Intel39, Amd], peer::nvme_and_nic),
     entry(Peer, "peer_events", &[Intel48], peer::events),
     needs(KernelIommufd, entry(Peer, "peer_events_with_iommufd", &[Intel48], peer::events_with_iommufd)),
