@@ -60,6 +60,8 @@ pub const DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/devices.elf
 /// * `echo`: prints `ready`, then sends back each line from the serial port as `echo LINE`, until one says `quit`.
 /// * `probe-empty`: sees that absent functions of buses 0 to 3 read as all ones by CF8 and by ECAM, and so do ports
 ///   and addresses that nobody claims; `probe-empty=no-memory` leaves the addresses out. 1 at the exit port if not.
+/// * `renumber`: gives the bus behind the first root port that has a function other numbers, and sees that the function is
+///   there by CF8 and by ECAM, and nowhere else. 1 at the exit port if not.
 /// * `power-button`: prints `power-button: ready`, then waits until ACPI's fixed power button is pressed. 1 at the exit port
 ///   if there is none, or it is not as it should be.
 /// * `lines=N`: prints N lines, and `ok lines`.

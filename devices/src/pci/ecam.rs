@@ -1,14 +1,17 @@
 //! Configuration space in memory: the enhanced configuration access mechanism (PCIe 6.0 §7.2.2).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use passthru::pci::Slot;
 
 use super::access::first_piece;
-use super::topology::Topology;
+use super::topology::{Routes, Topology};
 
 /// Bytes that all 256 buses take.
 pub const SIZE: u64 = 256 << 20;
+/// Bytes that a function takes.
+const FUNCTION: u64 = 4 << 10;
 
 /// The ECAM range of buses 0 to 255.
 pub struct Ecam {
@@ -28,6 +31,20 @@ pub const fn decode(offset: u64) -> Option<(Slot, u16)> {
 /// Where `slot`'s 4 KiB start in ECAM.
 pub const fn offset_of(slot: Slot) -> u64 {
     (slot.requester_id() as u64) << 12
+}
+
+/// Where in ECAM no function is, by offset: all-ones for whoever reads, and writes do nothing. In ascending order, with
+/// functions between any two.
+pub fn absent(routes: &Routes) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    for start in routes.iter().map(|(slot, _)| offset_of(slot)).chain([SIZE]) {
+        if at < start {
+            ranges.push(at..start);
+        }
+        at = start + FUNCTION;
+    }
+    ranges
 }
 
 impl Ecam {
@@ -115,6 +132,25 @@ mod tests {
         ecam.write(base + 0x41, &[1, 2, 3, 4]);
         let writes = [(0x41, vec![1]), (0x42, vec![2, 3]), (0x44, vec![4])];
         assert_eq!(*probe.writes.lock(), writes);
+    }
+
+    #[test]
+    fn what_is_absent_is_between_the_functions() {
+        let functions = ["0:8:0", "0:8:1", "0:9:0", "255:31:0", "255:31:7"].map(|slot| (slot, Probe::new(1)));
+        let named = |topology: &Topology| {
+            let ends = |range: Range<u64>| {
+                let last = decode(range.end - 1).unwrap().0;
+                (decode(range.start).unwrap().0.to_string(), last.to_string())
+            };
+            absent(&topology.routes()).into_iter().map(ends).collect::<Vec<_>>()
+        };
+        let ends = |first: &str, last: &str| (first.to_owned(), last.to_owned());
+        // The host bridge is at 0:0:0.
+        let around =
+            [("0:0:1", "0:7:7"), ("0:8:2", "0:8:7"), ("0:9:1", "255:30:7"), ("255:31:1", "255:31:6")];
+        let around = around.map(|(first, last)| ends(first, last));
+        assert_eq!(named(&topology(&functions)), around);
+        assert_eq!(named(&topology(&[])), [ends("0:0:1", "255:31:7")]);
     }
 
     #[test]

@@ -41,7 +41,11 @@ pub struct Routes {
     numbers: Box<[u8; 256]>,
 }
 
+/// Who is told of new routes.
+type Watcher = Box<dyn Fn(&Routes) + Send + Sync>;
+
 struct State {
+    watcher: Option<Watcher>,
     roots: Box<[Option<Arc<Bus>>; 256]>,
     /// By the bus number of the slots behind each.
     ports: Vec<(u8, BehindPort)>,
@@ -150,6 +154,22 @@ impl Topology {
         self.routes.load()
     }
 
+    /// Calls `changed` with where the guest finds the functions, and again after each change, before what brought the change
+    /// about returns. One call at a time, in the order of the changes, with the topology locked: it must not change it.
+    pub fn watch(&self, changed: impl Fn(&Routes) + Send + Sync + 'static) {
+        let mut state = self.state.lock();
+        changed(&self.routes.load());
+        state.watcher = Some(Box::new(changed));
+    }
+
+    fn change(&self, state: &State) {
+        let routes = Arc::new(state.routes());
+        self.routes.store(routes.clone());
+        if let Some(changed) = &state.watcher {
+            changed(&routes);
+        }
+    }
+
     /// The slots of all functions, by bus, device and function. Those behind ports are named as they were given,
     /// wherever the guest finds them.
     pub fn slots(&self) -> Vec<Slot> {
@@ -173,7 +193,7 @@ impl Topology {
         let mut state = self.state.lock();
         if let Some(port) = state.port(bus) {
             port.buses = buses;
-            self.routes.store(Arc::new(state.routes()));
+            self.change(&state);
         }
     }
 
@@ -190,7 +210,7 @@ impl Topology {
             return Err(PlugError::Taken { slot });
         }
         port.functions = Arc::new(functions);
-        self.routes.store(Arc::new(state.routes()));
+        self.change(&state);
         Ok(())
     }
 
@@ -202,7 +222,7 @@ impl Topology {
         let mut functions = Bus::clone(root);
         let function = set(&mut functions, slot, None)?;
         *root = Arc::new(functions);
-        self.routes.store(Arc::new(state.routes()));
+        self.change(&state);
         Some(function)
     }
 
@@ -213,7 +233,7 @@ impl Topology {
         let mut functions = Bus::clone(&port.functions);
         let function = set(&mut functions, slot, None)?;
         port.functions = Arc::new(functions);
-        self.routes.store(Arc::new(state.routes()));
+        self.change(&state);
         Some(function)
     }
 }

@@ -6,6 +6,7 @@
 mod absent;
 mod button;
 mod echo;
+mod renumber;
 mod resets;
 
 use runtime::{Boot, Outcome, cpus, power, println};
@@ -44,6 +45,13 @@ fn main(boot: &Boot) -> Outcome {
                 Ok(probed) => println!("ok probe-empty {probed}"),
                 Err(failure) => {
                     println!("FAIL probe-empty: {failure}");
+                    return Outcome::Exit(1);
+                }
+            },
+            ("renumber", None) => match renumber::buses(boot) {
+                Ok(times) => println!("ok renumber {times} times"),
+                Err(failure) => {
+                    println!("FAIL renumber: {failure}");
                     return Outcome::Exit(1);
                 }
             },

@@ -1,5 +1,6 @@
 //! A virtual machine from power-on to its end.
 
+mod absent_functions;
 pub(crate) mod address_ranges;
 mod description;
 mod error;
@@ -39,6 +40,8 @@ use root_ports::RootPorts;
 use serial_console::SerialConsole;
 use vcpu_threads::VcpuThreads;
 
+use absent_functions::AbsentFunctions;
+
 use crate::acpi::{self, IntxPin};
 use crate::boot::Kernel;
 use crate::bus::Bus;
@@ -60,6 +63,9 @@ use crate::signals::{self, Signals};
 use crate::slot_map::SlotMap;
 use crate::stats::Stats;
 use crate::wording;
+
+/// The share of the hypervisor's memory slots that ECAM's empty parts may take is one in so many.
+const ABSENT_SHARE: usize = 4;
 
 /// The machine's bus, which lets go of everybody at its end: the decoders of configuration space on it hold the
 /// functions, these their hosts, these the guest's memory, and that the bus. Without this nobody of them would go.
@@ -198,6 +204,8 @@ impl Machine {
         functions.add(progress::during(what, || functions::attach(&map, &space, &hosts))?);
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);
         root_ports.connect(&topology);
+        let most = vm.kvm().get_nr_memslots() / ABSENT_SHARE;
+        AbsentFunctions::follow(&topology, memory.clone(), most);
 
         let stop = control.clone();
         let sink: devices::EventSink = Arc::new(move |event| stop.stop(Stop::from(event)));

@@ -4,6 +4,7 @@
 //! what the loaders ([`crate::boot`], [`crate::acpi`]) write again: the kernel with its zeroed memory, the boot
 //! data and the tables.
 
+mod all_ones;
 mod allocate;
 mod map;
 mod region;
@@ -13,6 +14,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use all_ones::AllOnes;
 pub(crate) use allocate::ranges;
 pub use allocate::{Backing, Error, allocate};
 pub use map::{MapEntry, MapKind, map_of_size, memory_map};

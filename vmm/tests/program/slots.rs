@@ -1,5 +1,7 @@
 //! Functions in the slots asked for.
 
+use serde_json::Value;
+
 use crate::support::{Slotpass, needs_kvm};
 
 /// All slots of a bus but the host bridge's device.
@@ -49,4 +51,28 @@ fn what_is_not_there_reads_as_all_ones() {
         let absent = 4 * 256 - 1 - slots.len();
         ended.expect_code(0).expect_stdout(&format!("ok probe-empty absent functions: {absent} by CF8"));
     }
+}
+
+#[test]
+fn functions_that_are_absent_are_read_without_exits() {
+    needs_kvm!();
+    // ECAM has the buses up to the last one that is in use.
+    for (slots, buses) in [(vec![], 1), (vec!["0:8:0", "0:8:3", "1:0:0", "3:31:0"], 4)] {
+        let run = Slotpass::exit("probe-empty poweroff").simulated(&slots).args(["--stats=json:stats.json"]);
+        let (ended, text) = run.end_and_read("stats.json");
+        ended.expect_code(0);
+        let stats: Value = serde_json::from_str(&text).unwrap();
+        let devices = stats["devices"].as_array().unwrap();
+        let ecam = devices.iter().find(|device| device["name"] == "ecam").unwrap();
+        // Of those that are there, the id. Each of the others is written to once.
+        assert_eq!(ecam["reads"], 1 + slots.len(), "{ecam}");
+        assert_eq!(ecam["writes"], buses * 256 - 1 - slots.len(), "{ecam}");
+    }
+}
+
+#[test]
+fn a_function_is_on_the_bus_that_its_port_was_told() {
+    needs_kvm!();
+    let ended = Slotpass::exit("renumber poweroff").args(["--slot", "1:0:0=sim:demo,port"]).end();
+    ended.expect_code(0).expect_silent_stderr().expect_stdout("ok renumber 9 times");
 }

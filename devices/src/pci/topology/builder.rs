@@ -62,7 +62,7 @@ impl Builder {
                 *root = bus;
             }
         }
-        let state = State { roots, ports: behind };
+        let state = State { watcher: None, roots, ports: behind };
         Ok(Topology { routes: ArcSwap::from_pointee(state.routes()), state: Mutex::new(state) })
     }
 }

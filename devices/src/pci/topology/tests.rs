@@ -100,6 +100,23 @@ fn what_is_withdrawn_from_a_root_bus_is_found_no_more() {
 }
 
 #[test]
+fn who_watches_hears_of_every_change_before_it_is_over() {
+    let built = with_ports();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heard = seen.clone();
+    built.watch(move |routes| heard.lock().push(routes.iter().count()));
+    built.set_buses(1, Some(1..=1));
+    assert_eq!(*seen.lock(), [5, 7]);
+    built.plug(slot("1:0:2"), Probe::new(1)).unwrap();
+    built.unplug(slot("1:0:0"));
+    built.set_buses(1, None);
+    built.withdraw(slot("0:8:0"));
+    assert_eq!(*seen.lock(), [5, 7, 8, 7, 5, 4]);
+    assert!(built.plug(slot("3:0:0"), Probe::new(1)).is_err());
+    assert_eq!(seen.lock().len(), 6);
+}
+
+#[test]
 fn the_host_bridge_shares_its_device() {
     for (functions, header_type) in
         [(&[][..], 0), (&[("0:1:0", Probe::new(1))], 0), (&[("0:0:1", Probe::new(1))], 0x80)]
