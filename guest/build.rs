@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROGRAMS: [&str; 5] = ["demo", "devices", "exit", "hostile", "vectors"];
+const PROGRAMS: [&str; 6] = ["bench", "demo", "devices", "exit", "hostile", "vectors"];
 
 struct Failed(String);
 

@@ -45,6 +45,11 @@ pub fn id() -> u8 {
     (registers().read32(ID) >> 24) as u8
 }
 
+/// Holds back interrupts of that class (a vector's upper four bits) and below; 0 lets all come.
+pub fn hold_back(class: u8) {
+    registers().write32(TASK_PRIORITY, u32::from(class & 0xf) << 4);
+}
+
 /// Raises the runtime's own vector after that time, at most [`LONGEST_TICK`], and again and again: should one come
 /// just before the vCPU halts, the next one wakes it.
 pub(crate) fn start_ticks(microseconds: u64) {

@@ -21,8 +21,11 @@ pub enum Call {
     Wait,
     ReadMsr,
     WriteMsr,
+    TimeNothing,
     TimeIn32,
-    TimeConfig,
+    TimeOut32,
+    TimeConfigRead,
+    TimeConfigWrite,
     TripleFault,
 }
 

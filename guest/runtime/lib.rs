@@ -25,6 +25,7 @@ mod paging;
 pub mod pattern;
 pub mod port;
 pub mod power;
+pub mod reserved;
 pub mod serial;
 pub mod sleep_type;
 pub mod slot;

@@ -67,6 +67,12 @@ impl<'a> MsiX<'a> {
         self.table
     }
 
+    /// The pending bits themselves, for raw accesses.
+    #[must_use]
+    pub fn pending_bits(&self) -> Window {
+        self.pending
+    }
+
     /// Writes the message of a vector, in the order that keeps a half-written one from being sent, and sets its mask.
     pub fn program(&self, vector: u16, message: (u64, u32), masked: bool) {
         let entry = u64::from(vector) * ENTRY;

@@ -1,5 +1,6 @@
 //! The time stamp counter, and waiting.
 
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{apic, interrupt};
@@ -13,6 +14,22 @@ static RATE: AtomicU64 = AtomicU64::new(1000);
 pub fn cycles() -> u64 {
     // SAFETY: every x86-64 processor has it, and CR4.TSD is clear.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// TSC cycles of two readings of the counter, with nothing between them but what [`Window::cycles_of_read32`] has there too.
+///
+/// [`Window::cycles_of_read32`]: crate::window::Window::cycles_of_read32
+#[must_use]
+pub fn cycles_of_nothing() -> u64 {
+    let cycles: u32;
+    // SAFETY: as `cycles`.
+    unsafe {
+        asm!(
+            "lfence", "rdtsc", "mov {begin:e}, eax", "lfence", "rdtsc", "sub eax, {begin:e}",
+            begin = out(reg) _, out("eax") cycles, out("edx") _, options(nomem, nostack)
+        );
+    }
+    cycles.into()
 }
 
 /// Rate of the time stamp counter as measured at boot against the local APIC's timer.

@@ -145,4 +145,55 @@ impl Window {
     window_access!(read16, write16, u16);
     window_access!(read32, write32, u32);
     window_access!(read64, write64, u64);
+
+    /// TSC cycles of one 32-bit read: see [`Window::cycles_of_write32`].
+    #[must_use]
+    pub fn cycles_of_read32(&self, offset: u64) -> u64 {
+        let address = self.place(offset, 4);
+        let cycles: u32;
+        // SAFETY: as for reads.
+        unsafe {
+            asm!(
+                "lfence", "rdtsc", "mov {begin:e}, eax",
+                "mov eax, dword ptr [{address}]",
+                "lfence", "rdtsc", "sub eax, {begin:e}",
+                address = in(reg) address, begin = out(reg) _, out("eax") cycles, out("edx") _, options(nostack)
+            );
+        }
+        cycles.into()
+    }
+
+    /// TSC cycles of one 32-bit write. Between the two readings of the time stamp counter are the access, the move that
+    /// keeps the first reading (32 bits of it, so a time over 2^32 cycles is wrong), and the fence without which the second
+    /// reading need not wait for an access that does not exit (Intel SDM volume 2, RDTSC).
+    #[must_use]
+    pub fn cycles_of_write32(&self, offset: u64, value: u32) -> u64 {
+        let address = self.place(offset, 4);
+        let cycles: u32;
+        // SAFETY: as for reads.
+        unsafe {
+            asm!(
+                "lfence", "rdtsc", "mov {begin:e}, eax",
+                "mov dword ptr [{address}], {value:e}",
+                "lfence", "rdtsc", "sub eax, {begin:e}",
+                address = in(reg) address, value = in(reg) value, begin = out(reg) _,
+                out("eax") cycles, out("edx") _, options(nostack)
+            );
+        }
+        cycles.into()
+    }
+
+    /// A 32-bit write, and the time stamp counter directly before it.
+    pub fn stamped_write32(&self, offset: u64, value: u32) -> u64 {
+        let address = self.place(offset, 4);
+        let (low, high): (u64, u64);
+        // SAFETY: as for reads.
+        unsafe {
+            asm!(
+                "lfence", "rdtsc", "mov dword ptr [{address}], {value:e}",
+                address = in(reg) address, value = in(reg) value, out("rax") low, out("rdx") high, options(nostack)
+            );
+        }
+        high << 32 | low
+    }
 }

@@ -15,6 +15,49 @@
 //! share: 0x7c after a panic, 0x7d after a processor exception (a line that begins with `FAIL` says which), 0x7e if
 //! reporting it failed.
 
+/// Measures single accesses by the time stamp counter, and prints every sample.
+///
+/// Words: measurements (by default all of the first table), each made as often as it is named, in that order; `slot=B:D:F`
+/// (the function, by default `0:8:0`), `iterations=N` (samples of each, 1 to 65536, by default 1000), `repeats=N` (samples
+/// of what takes long, by default 10).
+///
+/// | measurement | what |
+/// |---|---|
+/// | `empty` | two readings of the counter and nothing between, as around an access to memory |
+/// | `empty-port` | the same as around an access to ports, which is timed at CPL0 |
+/// | `pio-read`, `pio-write` | a port that nobody claims, 4 bytes as all accesses here |
+/// | `mmio-read`, `mmio-write` | an address that nobody claims |
+/// | `cf8-write-address` | the write to port 0xCF8 |
+/// | `cf8-read`, `cf8-read-absent`, `cf8-write` | 0xCF8 and 0xCFC: vendor id, the same of an empty slot of the bus, and a write of what the register at 0x3C holds |
+/// | `ecam-read`, `ecam-read-absent`, `ecam-write` | the same by ECAM |
+/// | `ecam-read-live` | by ECAM: command and status, of which the device knows the latter |
+/// | `bar-read` | the first page of a memory BAR without MSI-X structures; the first dword of it, or `bar-read=BAR:OFFSET` |
+/// | `trapped-read`, `trapped-write` | a register of the simulated function that is trapped, or `=BAR:OFFSET` of any; what is written is what it held |
+/// | `msix-read`, `pba-read` | the data of the first MSI-X entry; the first pending bits |
+/// | `msix-write-same` | writes to the first MSI-X entry the data that it holds |
+/// | `msix-mask-unmask` | both writes, of a vector that is armed |
+/// | `doorbell` | the write that raises an interrupt (simulated function, QEMU's edu), which is held back meanwhile |
+/// | `interrupt` | from that write to the first instruction of the handler, while the vCPU spins |
+/// | `enable-at-once`, `enable-one-by-one` | all MSI-X vectors, or `=N`, made live: together under the function mask, or one after the other as Linux does; takes long |
+///
+/// | for hosts that have this, with an address in the word | what |
+/// |---|---|
+/// | `ro-read=ADDRESS`, `ro-write=ADDRESS` | a read-only memory slot |
+/// | `coalesced-write=PORT` | a write of four bytes that the kernel collects |
+/// | `ioeventfd-write=ADDRESS` | a write of four bytes that signals an eventfd |
+/// | `irqfd=ADDRESS` | from such a write to the handler, where the eventfd raises a GSI whose message has processor vector 0x60, or `vector=N` |
+///
+/// Prints `bench-rate R`, R being the counter's cycles in a microsecond, and for each measurement one line:
+///
+/// * `bench NAME cycles V*C V*C ...`: C samples of V cycles; the values ascend, and `*1` is left out. There are as many
+///   samples as iterations or repeats. Nothing is taken off. Times of single accesses are below 2^32 cycles.
+/// * `bench NAME absent REASON`: the machine or the slot has no such thing.
+///
+/// A register of a BAR is written only if a word names it or the device is known to be the simulated function or an edu.
+/// Ends with a power-off by ACPI, or, where that does not work, with 0 at the exit port; after a line that begins with
+/// `FAIL`, with 1 if an interrupt did not come or MSI-X is broken, with 2 if a word means nothing.
+pub const BENCH: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bench.elf"));
+
 /// Finds slotpass' simulated function, prints what it is, checks all it can do, and measures.
 ///
 /// Words: `slot=B:D:F` (by default `0:8:0`), `iterations=N` (of each measurement, 1 to 4096, by default 500),
@@ -110,6 +153,10 @@ pub const VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.elf
 #[path = "../runtime/pattern.rs"]
 pub mod pattern;
 
+/// How [`BENCH`] prints samples, for hosts that read them.
+#[path = "../programs/bench/runs.rs"]
+pub mod runs;
+
 // The parts of the runtime that need no machine: their tests run here.
 #[cfg(test)]
 #[path = "../runtime/bar.rs"]
@@ -136,6 +183,9 @@ pub mod budget;
 pub mod message;
 
 // Never compiled here; this is how `cargo fmt` comes to the sources that build.rs compiles.
+#[cfg(any())]
+#[path = "../programs/bench/main.rs"]
+mod bench;
 #[cfg(any())]
 #[path = "../programs/demo/main.rs"]
 mod demo;

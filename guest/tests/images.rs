@@ -34,6 +34,7 @@ fn headers(image: &[u8], kind: u32) -> Vec<u64> {
 #[test]
 fn each_image_is_an_elf_with_a_pvh_entry() {
     for (name, image) in [
+        ("bench", guest::BENCH),
         ("demo", guest::DEMO),
         ("devices", guest::DEVICES),
         ("exit", guest::EXIT),

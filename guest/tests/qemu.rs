@@ -267,3 +267,38 @@ fn the_demo_misses_its_function() {
     assert_eq!(run.code, Some(0x70 << 1 | 1), "{}", run.serial);
     assert!(run.serial.contains("FAIL no function at 00:09.0\n"), "{:?}", run.serial);
 }
+
+/// The words behind `bench NAME`.
+fn measured<'a>(serial: &'a str, name: &str) -> &'a str {
+    let line =
+        serial.lines().find_map(|line| line.strip_prefix("bench ")?.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name:?} in {serial}"))
+}
+
+#[test]
+fn every_measurement_has_its_samples_or_a_reason() {
+    let device = ["-device", "edu,addr=8"];
+    let Some(run) = boot("bench", guest::BENCH, "iterations=50 slot=0:8:0", &device, b"") else { return };
+    assert_eq!(run.code, Some(0), "{}", run.serial);
+    for name in
+        ["empty", "empty-port", "pio-read", "mmio-write", "cf8-read", "ecam-write", "bar-read", "interrupt"]
+    {
+        let runs = measured(&run.serial, name).strip_prefix("cycles ").unwrap();
+        let samples =
+            runs.split(' ').map(|run| run.split_once('*').map_or(1, |(_, count)| count.parse().unwrap()));
+        assert_eq!(samples.sum::<u64>(), 50, "{name}: {runs}");
+    }
+    assert_eq!(measured(&run.serial, "msix-read"), "absent 00:08.0 has no MSI-X");
+    assert!(measured(&run.serial, "trapped-write").starts_with("absent not slotpass' simulated function"));
+}
+
+#[test]
+fn measurements_are_made_as_they_are_named() {
+    let words = "bar-read=0:0 empty slot=9 iterations=3 bar-read=0:0x10000 cf8-read";
+    let device = ["-device", "edu,addr=8"];
+    let Some(run) = boot("bench_named", guest::BENCH, words, &device, b"") else { return };
+    assert_eq!(run.code, Some(0), "{}", run.serial);
+    let lines = run.serial.lines().filter_map(|line| line.strip_prefix("bench "));
+    let heads: Vec<_> = lines.map(|line| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(heads, ["bar-read absent", "empty cycles", "bar-read absent", "cf8-read absent"]);
+}

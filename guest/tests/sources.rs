@@ -31,6 +31,7 @@ fn clippy_has_no_objections() {
     fs::create_dir_all(&out).unwrap();
     for (source, kind) in [
         ("runtime/lib.rs", "rlib"),
+        ("programs/bench/main.rs", "bin"),
         ("programs/demo/main.rs", "bin"),
         ("programs/devices/main.rs", "bin"),
         ("programs/exit/main.rs", "bin"),

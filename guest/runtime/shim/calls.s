@@ -69,24 +69,53 @@ call_write_msr:
     wrmsr
     iretq
 
-call_time_in32:                     # cycles of one 32-bit read of port edi
+# Cycles of port accesses. Between the two readings of the time stamp counter is what the access needs and the move that
+# keeps the first reading: 32 bits of it, so a time over 2^32 cycles is wrong. An access that exits orders itself.
+call_time_nothing:
     rdtsc
-    movl %eax, %esi
+    movl %eax, %ecx
+    rdtsc
+    subl %ecx, %eax
+    iretq
+call_time_in32:                     # one 32-bit read of port edi
+    rdtsc
+    movl %eax, %ecx
     movl %edi, %edx
     inl %dx, %eax
     rdtsc
-    subl %esi, %eax
+    subl %ecx, %eax
     iretq
-call_time_config:                   # cycles of one read by CF8/CFC: both instructions. edi = value for CF8
+call_time_out32:                    # one 32-bit write of esi to port edi
     rdtsc
-    movl %eax, %esi
+    movl %eax, %ecx
+    movl %edi, %edx
+    movl %esi, %eax
+    outl %eax, %dx
+    rdtsc
+    subl %ecx, %eax
+    iretq
+call_time_config_read:              # one read by CF8/CFC: both instructions. edi = value for CF8
+    rdtsc
+    movl %eax, %ecx
     movl %edi, %eax
     movl $0xcf8, %edx
     outl %eax, %dx
     movl $0xcfc, %edx
     inl %dx, %eax
     rdtsc
-    subl %esi, %eax
+    subl %ecx, %eax
+    iretq
+call_time_config_write:             # one write by CF8/CFC: both instructions. edi = value for CF8, esi = for CFC
+    rdtsc
+    movl %eax, %ecx
+    movl %edi, %eax
+    movl $0xcf8, %edx
+    outl %eax, %dx
+    movl $0xcfc, %edx
+    movl %esi, %eax
+    outl %eax, %dx
+    rdtsc
+    subl %ecx, %eax
     iretq
 
 call_triple_fault:
@@ -107,6 +136,9 @@ calls:                              # numbers: call.rs
     .quad call_wait
     .quad call_read_msr
     .quad call_write_msr
+    .quad call_time_nothing
     .quad call_time_in32
-    .quad call_time_config
+    .quad call_time_out32
+    .quad call_time_config_read
+    .quad call_time_config_write
     .quad call_triple_fault
