@@ -268,11 +268,10 @@ fn the_demo_misses_its_function() {
     assert!(run.serial.contains("FAIL no function at 00:09.0\n"), "{:?}", run.serial);
 }
 
-/// The words behind `bench NAME`.
+/// The words behind `bench NAME`; none if there is no such line.
 fn measured<'a>(serial: &'a str, name: &str) -> &'a str {
-    let line =
-        serial.lines().find_map(|line| line.strip_prefix("bench ")?.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name:?} in {serial}"))
+    let words = |line: &'a str| line.strip_prefix("bench ")?.strip_prefix(name)?.strip_prefix(' ');
+    serial.lines().find_map(words).unwrap_or("")
 }
 
 #[test]
