@@ -214,6 +214,37 @@ impl Machine<'_> {
         u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)
     }
 
+    /// Runs the VMM until it ends. Gives the nanoseconds of the machine's clock, to the microsecond, from its start to the
+    /// first byte of the guest's serial output, or to the end of the first line with `line` in it.
+    pub fn time_of_start(&mut self, name: &str, run: &GuestRun, line: Option<&str>) -> Result<u64, Failure> {
+        let command_line = run.command_line(self)?;
+        let seen = match line {
+            None => "IFS= read -r -N1 -u $out byte".to_owned(),
+            Some(line) => {
+                format!("while IFS= read -r -u $out byte && [[ $byte != *{}* ]]; do :; done", quote(line))
+            }
+        };
+        let script = format!(
+            "{before}exec 3>&-\n\
+             rm -f /run/starting\n\
+             mkfifo /run/starting\n\
+             start=$EPOCHREALTIME\n\
+             {command_line} >/run/starting &\n\
+             exec {{out}}</run/starting\n\
+             {seen}\n\
+             end=$EPOCHREALTIME\n\
+             [ -n \"$byte\" ] || exit 1\n\
+             cat <&$out >/dev/null\n\
+             echo $((${{end/./}} - ${{start/./}}))\n",
+            before = run.before,
+        );
+        let output = self.attempt(name, &script, self.seconds_for(run))?;
+        let microseconds: Option<u64> = output.out.trim().parse().ok().filter(|_| output.code == 0);
+        let nothing =
+            || Failure::NotAsExpected(format!("{name}: nothing was seen of the guest: {}", output.err));
+        microseconds.map(|microseconds| microseconds * 1000).ok_or_else(nothing)
+    }
+
     /// Starts the VMM and returns as soon as the guest's serial output holds a line with `line` in it.
     pub fn start_until(&mut self, name: &str, run: &GuestRun, line: &str) -> Result<RunningGuest, Failure> {
         let command_line = run.command_line(self)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::monitor::Monitor;
 use crate::plan::MONITOR_SOCKET;
-use crate::{Bdf, Failure, Plan, Scenario, expect};
+use crate::{Bdf, Failure, Plan, Scenario, Vmm, expect};
 
 /// From power-on to the first command; some fifteen times what an idle host takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
@@ -85,6 +85,11 @@ impl<'s> Machine<'s> {
 
     pub fn scenario(&self) -> &Scenario {
         self.scenario
+    }
+
+    /// Lets another program than slotpass run the guests from here on.
+    pub fn set_vmm(&mut self, vmm: Vmm) {
+        self.scenario.set_vmm(vmm);
     }
 
     /// Runs a bash script as root in the machine. `name` becomes part of the names of its files, which stay in the

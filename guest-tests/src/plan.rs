@@ -76,6 +76,8 @@ pub struct Plan {
     iommu: Iommu,
     memory_mib: u32,
     cpus: u8,
+    /// An instruction takes a nanosecond.
+    icount: bool,
     multifunction: bool,
     kernel: Kernel,
     emulator: Emulator,
@@ -103,6 +105,7 @@ impl Plan {
             iommu,
             memory_mib: 2048,
             cpus: 1,
+            icount: false,
             multifunction: false,
             kernel: Kernel::default(),
             emulator: Emulator::default(),
@@ -128,6 +131,12 @@ impl Plan {
     /// patched, and Linux dies of it.
     pub fn cpus(&mut self, cpus: u8) {
         self.cpus = cpus;
+    }
+
+    /// Every clock of the machine, its time stamp counter among them, counts instructions, one a nanosecond, and waiting takes
+    /// no time: so times are numbers of instructions, the same in every run.
+    pub fn count_instructions(&mut self) {
+        self.icount = true;
     }
 
     pub fn kernel(&mut self, kernel: Kernel) {
@@ -205,7 +214,7 @@ impl Plan {
             // So that no machine outlives a test run that is killed.
             .args(["--pdeathsig", "KILL"])
             .arg(provisioned.qemu(self.emulator)?)
-            .args(["-accel", if self.cpus > 1 { "tcg,thread=single" } else { "tcg" }])
+            .args(["-accel", if self.cpus > 1 || self.icount { "tcg,thread=single" } else { "tcg" }])
             .args(["-cpu", provisioned.processor(self.emulator)?])
             .args(["-machine", "q35,sata=off,smbus=off"])
             .args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)])
@@ -214,6 +223,9 @@ impl Plan {
             .arg("-serial")
             .arg(prefixed("file:", &directory.join("console.log")))
             .args(["-serial", "stdio"]);
+        if self.icount {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
         if self.kernel == Kernel::Debian {
             let drive = match &self.system {
                 Some(image) => prefixed("format=raw,if=none,id=root,file=", image.path()),

@@ -12,6 +12,7 @@ mod fresh_debian;
 mod host_side;
 mod hostile;
 mod hotplug;
+mod latency;
 mod linux;
 mod named_vms;
 mod peer;
@@ -120,6 +121,8 @@ const SCENARIOS: &[Entry] = &[
     // Not on amd: Linux has 512 interrupt remapping entries for a function there (MAX_IRQS_PER_TABLE).
     entry(Default, "vectors_2048", &[Intel48], vectors::enough_for_all),
     entry(Long, "vectors_2048_on_one_cpu", &[Intel48], vectors::more_than_the_host_has),
+    entry(Default, "latency", &[Intel48], latency::accesses),
+    entry(Long, "latency_of_starts", &[Intel48], latency::starts),
     entry(Default, "exit_codes", &[Intel48], bare_metal::exit_codes),
     entry(Default, "bus_three", &[Amd], slots::bus_three),
     entry(Long, "bus_three", &[Intel48], slots::bus_three),

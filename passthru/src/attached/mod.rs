@@ -160,7 +160,7 @@ impl Attached {
         }
         let hosts: Vec<_> = functions.iter().map(|function| function.inner.host.clone()).collect();
         let mut failed = Vec::new();
-        for (index, error) in reset::reset_hosts(&hosts, hosts.len()) {
+        for (index, error) in reset::reset_hosts(&hosts, hosts.len(), |_| true) {
             warn!("{error}");
             if matches!(error.source, Cause::OnlyWith(_)) {
                 continue;

@@ -20,10 +20,10 @@ use crate::host::{Cause, HostError, HostFunction, Operation, ResetMethod};
 pub struct Fresh(pub(super) Arc<dyn HostFunction>);
 
 impl Fresh {
-    /// Resets functions that are about to be attached, all at once; those that can only be reset together with others
+    /// Resets functions that are about to be attached, all at once, but for those that were reset by being opened; those that can only be reset together with others
     /// must be among them with all of these, or are not reset, which the log says. If one fails, none is given.
     pub fn all(hosts: Vec<Arc<dyn HostFunction>>) -> Result<Vec<Fresh>, HostError> {
-        for (_, error) in reset_hosts(&hosts, hosts.len()) {
+        for (_, error) in reset_hosts(&hosts, hosts.len(), |host| !host.is_fresh()) {
             match error.source {
                 Cause::OnlyWith(_) => warn!("{error}; the guest finds the function as its last user left it"),
                 _ => return Err(error),
@@ -146,7 +146,7 @@ fn run(silent: Silent, others: Silent) -> Resetting {
     let work = move || {
         let host = |function: &Arc<Inner>| function.host.clone();
         let hosts: Vec<_> = silent.0.iter().chain(&others.0).map(host).collect();
-        for (index, error) in reset_hosts(&hosts, silent.0.len()) {
+        for (index, error) in reset_hosts(&hosts, silent.0.len(), |_| true) {
             if let Some(function) = silent.0.get(index) {
                 function.report_reset(&error);
             }
@@ -171,8 +171,13 @@ fn failed(host: &Arc<dyn HostFunction>, source: Cause) -> HostError {
 }
 
 /// Resets the first `count` functions, those that do not depend on each other at once. The others are as silent as these,
-/// so that they can be reset together with them. Gives the indices of those that were not reset.
-pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>], count: usize) -> Vec<(usize, HostError)> {
+/// so that they can be reset together with them. Of those that can be reset alone, only whose turn `needs` says it is.
+/// Gives the indices of those that were not reset and should have been.
+pub(super) fn reset_hosts(
+    hosts: &[Arc<dyn HostFunction>],
+    count: usize,
+    needs: impl Fn(&dyn HostFunction) -> bool,
+) -> Vec<(usize, HostError)> {
     let is_here = |name: &Arc<str>| hosts.iter().any(|host| host.name() == name);
     let others = |host: &Arc<dyn HostFunction>| match &host.report().reset {
         Some(ResetMethod::BusWith(others)) => Some(others.clone()),
@@ -195,7 +200,8 @@ pub(super) fn reset_hosts(hosts: &[Arc<dyn HostFunction>], count: usize) -> Vec<
     }
     // One that is reset with its bus needs no reset of its own, and the kernel would make the bus wait for it.
     let alone = hosts.iter().enumerate().take(count).filter(|(_, host)| {
-        host.report().resets_alone() && !sets.keys().any(|members| members.contains(host.name()))
+        let in_set = sets.keys().any(|members| members.contains(host.name()));
+        host.report().resets_alone() && !in_set && needs(&***host)
     });
     let mut leaders: Vec<usize> = alone.map(|(index, _)| index).chain(sets.values().copied()).collect();
     let one = |index: usize| hosts.get(index).and_then(|host| Some((index, host.reset().err()?)));

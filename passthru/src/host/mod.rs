@@ -376,4 +376,10 @@ pub trait HostFunction: Send + Sync {
     /// Only where [`Report::can_reset`] says so; takes 100 ms and more (PCIe 6.0 §6.6.2). Nothing of it is mapped
     /// and no vector on meanwhile; calls that come all the same may fail.
     fn reset(&self) -> Result<(), HostError>;
+
+    /// Whether a reset now would change nothing: the host's kernel reset the function when it was opened, as Linux does for
+    /// VFIO (`vfio_pci_core_enable`), and nothing was asked of it since. True once at most; asked before it is attached.
+    fn is_fresh(&self) -> bool {
+        false
+    }
 }

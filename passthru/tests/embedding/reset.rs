@@ -29,11 +29,13 @@ struct Slow {
     go: Mutex<Receiver<()>>,
     resets: Arc<AtomicUsize>,
     fails: Arc<AtomicBool>,
+    fresh: Arc<AtomicBool>,
 }
 
 /// What a test has of it.
 struct Handle {
     fails: Arc<AtomicBool>,
+    fresh: Arc<AtomicBool>,
     began: Receiver<Arc<str>>,
     go: Sender<()>,
     resets: Arc<AtomicUsize>,
@@ -43,11 +45,13 @@ fn slow(vmm: &Arc<Vmm>, slot: Slot, name: &str, method: ResetMethod) -> (Arc<Slo
     let inside = SimulatedFunction::new("demo", slot, vmm.ports()).unwrap();
     let report = Report { reset: Some(method), ..inside.report().clone() };
     let ((began, seen), (go, may_go)) = (channel(), channel());
-    let (resets, fails) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let resets = Arc::new(AtomicUsize::new(0));
+    let (fails, fresh) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (name, go_on) = (Arc::from(name), Mutex::new(may_go));
+    let (now, failing) = (fresh.clone(), fails.clone());
     let function =
-        Slow { inside, report, name, began, go: go_on, resets: resets.clone(), fails: fails.clone() };
-    (Arc::new(function), Handle { began: seen, go, resets, fails })
+        Slow { inside, report, name, began, go: go_on, resets: resets.clone(), fails: failing, fresh: now };
+    (Arc::new(function), Handle { began: seen, go, resets, fails, fresh })
 }
 
 impl HostFunction for Slow {
@@ -118,6 +122,10 @@ impl HostFunction for Slow {
             return Err(HostError { device: self.name.clone(), operation: Operation::Reset, source });
         }
         self.inside.reset()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -229,6 +237,43 @@ fn a_function_that_is_reset_with_anothers_bus_needs_no_reset_of_its_own() {
     }
     Attached::reset_all(&functions);
     assert!(resets().iter().all(|resets| *resets < 100), "{:?}", resets());
+}
+
+#[test]
+fn what_was_reset_by_being_opened_is_not_reset_again_before_it_is_attached() {
+    let vmm = Vmm::new();
+    let slot = |number| Slot::new(0, 8, number).unwrap();
+    let (opened, one) = slow(&vmm, slot(0), "opened", ResetMethod::FunctionLevel);
+    let (other, two) = slow(&vmm, slot(1), "other", ResetMethod::FunctionLevel);
+    one.fresh.store(true, Ordering::Relaxed);
+    for handle in [&one, &two] {
+        for _ in 0..8 {
+            handle.go.send(()).unwrap();
+        }
+    }
+    let resets = || [&one, &two].map(|handle| handle.resets.load(Ordering::Relaxed));
+    let hosts: Vec<Arc<dyn HostFunction>> = vec![opened, other];
+    let attach = || -> Vec<Attached> {
+        let fresh = Fresh::all(hosts.clone()).unwrap();
+        fresh.into_iter().zip(0..).map(|(fresh, number)| put(&vmm, fresh, number)).collect()
+    };
+    let functions = attach();
+    assert_eq!(resets(), [0, 1]);
+    Attached::reset_all(&functions);
+    assert_eq!(resets(), [1, 2]);
+    Attached::detach_all(functions);
+    assert_eq!(resets(), [2, 3]);
+    drop(attach());
+    assert_eq!(resets(), [4, 5], "and once more when each is dropped");
+
+    // With its bus it is reset all the same: the others need it.
+    let with = |other: &str| ResetMethod::BusWith([Arc::from(other)].into());
+    let (first, one) = slow(&vmm, slot(0), "first", ResetMethod::FunctionLevel);
+    let (second, two) = slow(&vmm, slot(1), "second", with("first"));
+    one.fresh.store(true, Ordering::Relaxed);
+    two.go.send(()).unwrap();
+    Fresh::all(vec![first, second]).unwrap();
+    assert_eq!(two.resets.load(Ordering::Relaxed), 1);
 }
 
 #[test]

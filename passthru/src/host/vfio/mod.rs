@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::info;
 use vfio_bindings::bindings::vfio::*;
@@ -61,6 +62,7 @@ pub struct VfioFunction {
     config: Arc<Config>,
     device: Arc<File>,
     reset: Option<Reset>,
+    fresh: AtomicBool,
     description: Description,
     report: Report,
     membership: Membership,
@@ -156,6 +158,9 @@ impl VfioFunction {
             rom,
             config,
             device,
+            // The kernel resets what it opens, and says so by this flag. A device file that was handed over is opened only when
+            // it is bound to the iommufd here.
+            fresh: AtomicBool::new(reset.is_some()),
             reset,
             description,
             report,
@@ -278,5 +283,9 @@ impl HostFunction for VfioFunction {
         reset
             .and_then(|reset| reset.carry_out(&self.device, &self.membership, self.address))
             .map_err(self.error(Operation::Reset))
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::Relaxed)
     }
 }
