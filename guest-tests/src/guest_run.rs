@@ -235,6 +235,7 @@ impl Machine<'_> {
              end=$EPOCHREALTIME\n\
              [ -n \"$byte\" ] || exit 1\n\
              cat <&$out >/dev/null\n\
+             wait $!\n\
              echo $((${{end/./}} - ${{start/./}}))\n",
             before = run.before,
         );

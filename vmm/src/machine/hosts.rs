@@ -117,35 +117,46 @@ impl Hosts {
         self.ppt.as_deref()
     }
 
-    /// Opens these functions, in their order, or none.
+    /// Opens these functions, those of this host all at once, or none. Gives them in their order.
     pub fn open(&self, functions: &[(Slot, Found)]) -> Result<Vec<Arc<dyn HostFunction>>, MachineError> {
-        let mut opened = Vec::new();
-        for (slot, found) in functions {
-            opened.push((*slot, self.open_one(*slot, found, functions)?));
+        let mut opened = self.open_vfio(functions)?;
+        for (number, (slot, found)) in functions.iter().enumerate() {
+            let function = match found {
+                Found::Host(_) => continue,
+                Found::Simulated(name) => SimulatedFunction::new(name, *slot, self.ports.clone())
+                    .map(|function| Opened::Simulated(Box::new(function)))
+                    .map_err(|source| MachineError::Simulated { slot: *slot, source })?,
+                Found::Ppt(path) => {
+                    let error = |source| MachineError::Ppt { slot: *slot, source };
+                    let vm = self.ppt_vm().map_err(error)?;
+                    let function = PptFunction::open(&vm, Path::new(path)).map_err(error)?;
+                    Opened::Ppt(Box::new(function))
+                }
+            };
+            opened.insert(number, (*slot, function));
         }
         // Who can be reset together with whom is known when all are open.
         let together: Vec<HostAddress> = of_this_host(functions).map(|function| function.address).collect();
         opened.into_iter().map(|(slot, function)| self.settle(slot, function, &together)).collect()
     }
 
-    fn open_one(&self, slot: Slot, found: &Found, all: &[(Slot, Found)]) -> Result<Opened, MachineError> {
-        match found {
-            Found::Simulated(name) => SimulatedFunction::new(name, slot, self.ports.clone())
-                .map(|function| Opened::Simulated(Box::new(function)))
-                .map_err(|source| MachineError::Simulated { slot, source }),
-            Found::Host(function) => {
-                let error = |source| MachineError::Open { slot, source };
-                let ioas = self.ioas(all).map_err(error)?;
-                let function = VfioFunction::open(&ioas, function, slot).map_err(error)?;
-                Ok(Opened::Vfio(Box::new(function)))
-            }
-            Found::Ppt(path) => {
-                let error = |source| MachineError::Ppt { slot, source };
-                let vm = self.ppt_vm().map_err(error)?;
-                let function = PptFunction::open(&vm, Path::new(path)).map_err(error)?;
-                Ok(Opened::Ppt(Box::new(function)))
-            }
-        }
+    fn open_vfio(&self, all: &[(Slot, Found)]) -> Result<Vec<(Slot, Opened)>, MachineError> {
+        let named: Vec<(&SysfsFunction, Slot)> = all
+            .iter()
+            .filter_map(|(slot, found)| match found {
+                Found::Host(function) => Some((function, *slot)),
+                Found::Simulated(_) | Found::Ppt(_) => None,
+            })
+            .collect();
+        let Some((_, first)) = named.first() else { return Ok(Vec::new()) };
+        let error = |slot| move |source| MachineError::Open { slot, source };
+        let ioas = self.ioas(all).map_err(error(*first))?;
+        let opened = VfioFunction::open(&ioas, &named).map_err(|(number, source)| {
+            let slot = named.get(number).map_or(*first, |(_, slot)| *slot);
+            MachineError::Open { slot, source }
+        })?;
+        let opened = opened.into_iter().map(|function| Opened::Vfio(Box::new(function)));
+        Ok(named.iter().map(|(_, slot)| *slot).zip(opened).collect())
     }
 
     fn ioas(&self, all: &[(Slot, Found)]) -> Result<Arc<Ioas>, OpenError> {
@@ -214,6 +225,11 @@ impl Hosts {
         }
         Ok(function)
     }
+}
+
+/// One of them is this host's.
+pub fn any_of_this_host(functions: &[(Slot, Found)]) -> bool {
+    of_this_host(functions).next().is_some()
 }
 
 /// Those that are this host's, with their slots.

@@ -57,7 +57,7 @@ use crate::kvm::memory::KvmMemory;
 use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
 use crate::limits;
-use crate::memory;
+use crate::memory::{self, Prefault};
 use crate::progress;
 use crate::signals::{self, Signals};
 use crate::slot_map::SlotMap;
@@ -176,6 +176,8 @@ impl Machine {
 
         let bus = Arc::new(Bus::new());
         let ram = memory::allocate(description.memory, description.backing)?;
+        // Only a function of this host's needs all of it.
+        let prefault = hosts::any_of_this_host(&map.functions).then(|| Prefault::start(&ram));
         let memory = Arc::new(KvmMemory::new(vm.fd().clone(), bus.clone(), ram)?);
         let interrupts = Arc::new(KvmInterrupts::new(vm.fd().clone(), map.ports)?);
         let control = Arc::new(Control::default());
@@ -202,6 +204,9 @@ impl Machine {
             wording::size(description.memory.bytes())
         );
         functions.add(progress::during(what, || functions::attach(&map, &space, &hosts))?);
+        if let Some(prefault) = prefault {
+            prefault.wait();
+        }
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);
         root_ports.connect(&topology);
         let most = vm.kvm().get_nr_memslots() / ABSENT_SHARE;

@@ -7,6 +7,7 @@
 mod all_ones;
 mod allocate;
 mod map;
+mod prefault;
 mod region;
 mod reserved_pages;
 mod size;
@@ -18,6 +19,7 @@ pub use all_ones::AllOnes;
 pub(crate) use allocate::ranges;
 pub use allocate::{Backing, Error, allocate};
 pub use map::{MapEntry, MapKind, map_of_size, memory_map};
+pub use prefault::Prefault;
 pub use region::RamRegion;
 pub use reserved_pages::{PoolState, pool_state};
 pub(crate) use size::parse as parse_size;

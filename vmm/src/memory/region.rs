@@ -44,6 +44,16 @@ impl RamRegion {
         Ok(RamRegion { start: GuestAddress(start), mapping })
     }
 
+    /// Bytes.
+    pub(super) fn length(&self) -> usize {
+        self.mapping.length
+    }
+
+    /// Takes from the host what is not there yet of up to `length` bytes from `offset` on, both multiples of the page size.
+    pub(super) fn populate(&self, offset: usize, length: usize) -> io::Result<()> {
+        self.mapping.populate(offset, length)
+    }
+
     /// Host address of the region's first byte.
     pub fn host_address(&self) -> NonNull<u8> {
         self.mapping.address
@@ -125,6 +135,16 @@ impl Mapping {
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is this mapping, and the advices used here change no content.
         match unsafe { libc::madvise(self.address.as_ptr().cast(), self.length, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn populate(&self, offset: usize, length: usize) -> io::Result<()> {
+        let length = length.min(self.length.saturating_sub(offset));
+        let start = self.address.as_ptr().wrapping_add(offset);
+        // SAFETY: the range lies in this mapping, and this changes no content.
+        match unsafe { libc::madvise(start.cast(), length, libc::MADV_POPULATE_WRITE) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

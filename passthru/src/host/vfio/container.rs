@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use log::debug;
 use parking_lot::Mutex;
@@ -21,12 +22,19 @@ use crate::ports::EventPort;
 pub struct Container {
     vfio: VfioContainer,
     /// Held while a group enters or leaves, so that whoever opens one finds another either in or gone.
-    groups: Mutex<HashMap<u32, Group>>,
+    groups: Mutex<Groups>,
+}
+
+#[derive(Default)]
+struct Groups {
+    by_id: HashMap<u32, Group>,
+    /// The guest's memory is mapped. It is no longer when the last group has left.
+    mapped: bool,
 }
 
 struct Group {
-    file: File,
-    /// Functions of it that are open. It leaves with the last.
+    file: Arc<File>,
+    /// Functions of it that are open, or about to be. It leaves with the last.
     functions: usize,
 }
 
@@ -37,22 +45,20 @@ impl Container {
         Ok(Container { vfio, groups: Mutex::default() })
     }
 
-    /// Opens a function, and its group when it is the first of it. With the first group, `map_memory` makes the guest's
-    /// memory reachable. What is opened must be closed by [`Container::leave`], once the file is gone.
+    /// Lets a function's group enter, when it is the first of it, and gives the group's number and file. What entered must
+    /// leave by [`Container::leave`], once its function's file is gone.
     pub fn enter(
         &self,
         function: &SysfsFunction,
         events: &dyn EventPort,
-        map_memory: impl FnOnce(Vec<Range<u64>>) -> Result<(), OpenError>,
-    ) -> Result<(u32, File), OpenError> {
+    ) -> Result<(u32, Arc<File>), OpenError> {
         let address = function.address;
         let id = function.group.ok_or(OpenError::NoGroup { address })?;
         let call = |call| move |source| OpenError::Call { address, call, source };
-        let mut groups = self.groups.lock();
+        let Groups { by_id: groups, .. } = &mut *self.groups.lock();
         if let Some(group) = groups.get_mut(&id) {
-            let device = open_device(&group.file, address)?;
             group.functions += 1;
-            return Ok((id, device));
+            return Ok((id, group.file.clone()));
         }
         let path = PathBuf::from(format!("/dev/vfio/{id}"));
         let file = OpenOptions::new()
@@ -68,46 +74,61 @@ impl Container {
         let prepare = || {
             if groups.is_empty() {
                 ioctl::set_iommu(&self.vfio).map_err(call("VFIO_SET_IOMMU"))?;
-                let usable = ioctl::iova_ranges(&self.vfio).map_err(call("VFIO_IOMMU_GET_INFO"))?;
-                map_memory(usable)?;
             }
             // The hypervisor learns of the group before a device of it is opened: it then knows whether the guest's
             // WBINVD and memory types count.
-            events.register_file(file.as_fd()).map_err(|source| OpenError::Port { address, source })?;
-            open_device(&file, address)
+            events.register_file(file.as_fd()).map_err(|source| OpenError::Port { address, source })
         };
-        match prepare() {
-            Ok(device) => {
-                groups.insert(id, Group { file, functions: 1 });
-                Ok((id, device))
-            }
-            Err(error) => {
-                close(id, &file, events);
-                Err(error)
-            }
+        if let Err(error) = prepare() {
+            close(id, &file, events);
+            return Err(error);
         }
+        let file = Arc::new(file);
+        groups.insert(id, Group { file: file.clone(), functions: 1 });
+        Ok((id, file))
+    }
+
+    /// Makes the guest's memory reachable by `map_memory`, which is given the addresses that the IOMMU translates, unless it
+    /// is already. A group has entered, and nobody else calls this at the same time.
+    pub fn map_once(
+        &self,
+        function: &SysfsFunction,
+        map_memory: impl FnOnce(Vec<Range<u64>>) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let address = function.address;
+        // Not held meanwhile: it takes long, and functions of other groups may leave.
+        if self.groups.lock().mapped {
+            return Ok(());
+        }
+        let call = "VFIO_IOMMU_GET_INFO";
+        let usable =
+            ioctl::iova_ranges(&self.vfio).map_err(|source| OpenError::Call { address, call, source })?;
+        map_memory(usable)?;
+        self.groups.lock().mapped = true;
+        Ok(())
     }
 
     /// A function of this group is closed.
     pub fn leave(&self, id: u32, events: &dyn EventPort) {
-        let mut groups = self.groups.lock();
+        let Groups { by_id: groups, mapped } = &mut *self.groups.lock();
         let Some(group) = groups.get_mut(&id) else { return };
         group.functions = group.functions.saturating_sub(1);
         if group.functions == 0
             && let Some(group) = groups.remove(&id)
         {
             close(id, &group.file, events);
+            *mapped &= !groups.is_empty();
         }
     }
 
     /// This group is in the container.
     pub fn has(&self, id: u32) -> bool {
-        self.groups.lock().contains_key(&id)
+        self.groups.lock().by_id.contains_key(&id)
     }
 
     /// Resets the bus or slot of `device`, on which there are functions of these groups only.
     pub fn hot_reset(&self, device: &File, ids: &[u32]) -> io::Result<()> {
-        let groups = self.groups.lock();
+        let Groups { by_id: groups, .. } = &*self.groups.lock();
         let files: Option<Vec<BorrowedFd<'_>>> =
             ids.iter().map(|id| groups.get(id).map(|group| group.file.as_fd())).collect();
         hot_reset::reset(device, &files.ok_or(io::ErrorKind::PermissionDenied)?)
@@ -130,7 +151,8 @@ impl Container {
     }
 }
 
-fn open_device(group: &File, address: HostAddress) -> Result<File, OpenError> {
+/// Opens a function of a group that has entered. The kernel resets it, which takes long.
+pub fn open_device(group: &File, address: HostAddress) -> Result<File, OpenError> {
     let device = busy::retried(&[libc::EAGAIN], || ioctl::get_device(group, &address.to_string()));
     device.map_err(|source| OpenError::Call { address, call: "VFIO_GROUP_GET_DEVICE_FD", source })
 }

@@ -11,8 +11,9 @@ use log::{debug, info};
 use parking_lot::Mutex;
 
 use super::OpenError;
+use super::at_once::{all_or_first_error, at_once};
 use super::bars::Peers;
-use super::container::Container;
+use super::container::{self, Container};
 use super::ioctl::hot_reset::{self, Affected, Owner};
 use super::iommufd::{self, Iommufd};
 use super::sysfs::SysfsFunction;
@@ -43,6 +44,8 @@ impl Interface {
 pub struct Ioas {
     by: By,
     ports: Ports,
+    /// Held while functions enter.
+    entering: Mutex<()>,
     /// The functions that are open.
     open: Mutex<Vec<HostAddress>>,
     /// A BAR could not be put within reach of other functions' DMA, and that was said.
@@ -60,6 +63,9 @@ pub struct Membership {
     by: MemberBy,
 }
 
+/// A function's place, and its file.
+pub type Entered = (Membership, Arc<File>);
+
 enum MemberBy {
     Group(u32),
     /// The hypervisor has the file as well until it is told to let go of it.
@@ -73,7 +79,8 @@ impl Ioas {
             Interface::Group => By::Container(Container::open()?),
             Interface::Cdev(fd) => By::Iommufd(Iommufd::open(fd)?),
         };
-        Ok(Arc::new(Ioas { by, ports, open: Mutex::default(), peer_refused: AtomicBool::new(false) }))
+        let (entering, open, peer_refused) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Arc::new(Ioas { by, ports, entering, open, peer_refused }))
     }
 
     /// What the VMM gives.
@@ -81,30 +88,74 @@ impl Ioas {
         &self.ports
     }
 
-    /// Opens a function. With the first one the guest's memory is mapped for DMA.
+    /// Opens functions, all at once: opening one mostly is waiting for its reset. With the first ones the guest's memory is
+    /// mapped for DMA. If something fails nothing is open, and the number says with which function it did.
     pub(super) fn enter(
         self: &Arc<Self>,
+        functions: &[&SysfsFunction],
+    ) -> Result<Vec<Entered>, (usize, OpenError)> {
+        let _entering = self.entering.lock();
+        let Some(first) = functions.first().copied() else { return Ok(Vec::new()) };
+        let map_memory = |usable| self.map_memory(first.address, usable);
+        let numbered = |number| move |error| (number, error);
+        match &self.by {
+            By::Container(container) => {
+                // All groups before the memory is mapped: none can enter meanwhile.
+                let mut groups = Vec::new();
+                for (number, function) in functions.iter().enumerate() {
+                    groups.push(self.group(container, function).map_err(numbered(number))?);
+                }
+                let open = |number: usize| {
+                    let (function, (_, group)) = functions.get(number).zip(groups.get(number))?;
+                    Some(container::open_device(group, function.address))
+                };
+                let (opened, mapped) =
+                    at_once(functions.len(), open, || container.map_once(first, map_memory));
+                let files = all_or_first_error(opened)?;
+                mapped.map_err(numbered(0))?;
+                Ok(groups
+                    .into_iter()
+                    .zip(files)
+                    .map(|((member, _), file)| (member, Arc::new(file)))
+                    .collect())
+            }
+            By::Iommufd(iommufd) => {
+                let mut devices = Vec::new();
+                for (number, function) in functions.iter().enumerate() {
+                    devices.push(self.device(function).map_err(numbered(number))?);
+                }
+                let enter = |number: usize| {
+                    let (function, (_, file)) = functions.get(number).zip(devices.get(number))?;
+                    Some(iommufd.enter(function, file))
+                };
+                let (entered, ()) = at_once(functions.len(), enter, || ());
+                all_or_first_error(entered)?;
+                // Before a device is in, it is not known what the IOMMU translates.
+                iommufd.map_once(first, map_memory).map_err(numbered(0))?;
+                Ok(devices)
+            }
+        }
+    }
+
+    fn group(
+        self: &Arc<Self>,
+        container: &Container,
         function: &SysfsFunction,
     ) -> Result<(Membership, Arc<File>), OpenError> {
         let address = function.address;
         let claim = Claim::new(self, address)?;
-        let events = &*self.ports.events;
-        let map_memory = |usable| self.map_memory(address, usable);
-        let (by, file) = match &self.by {
-            By::Container(_) if function.file.is_some() => {
-                return Err(OpenError::DeviceFileInContainer { address });
-            }
-            By::Container(container) => {
-                let (group, file) = container.enter(function, events, map_memory)?;
-                (MemberBy::Group(group), Arc::new(file))
-            }
-            By::Iommufd(iommufd) => {
-                let file = Arc::new(iommufd::open_device(function)?);
-                iommufd.enter(function, &file, events, map_memory)?;
-                (MemberBy::Cdev(file.clone()), file)
-            }
-        };
-        Ok((Membership { claim, by }, file))
+        if function.file.is_some() {
+            return Err(OpenError::DeviceFileInContainer { address });
+        }
+        let (id, file) = container.enter(function, &*self.ports.events)?;
+        Ok((Membership { claim, by: MemberBy::Group(id) }, file))
+    }
+
+    fn device(self: &Arc<Self>, function: &SysfsFunction) -> Result<(Membership, Arc<File>), OpenError> {
+        let claim = Claim::new(self, function.address)?;
+        let file = Arc::new(iommufd::open_device(function)?);
+        iommufd::announce(function, &file, &*self.ports.events)?;
+        Ok((Membership { claim, by: MemberBy::Cdev(file.clone()) }, file))
     }
 
     fn map_memory(&self, address: HostAddress, usable: Vec<Range<u64>>) -> Result<(), OpenError> {

@@ -71,35 +71,33 @@ impl Iommufd {
         Ok(Iommufd { iommufd, ioas, mapped: Mutex::new(false) })
     }
 
-    /// Takes a device in. With the first one, `map_memory` makes the guest's memory reachable. What entered must leave
-    /// by [`leave`].
-    pub fn enter(
-        &self,
-        function: &SysfsFunction,
-        device: &File,
-        events: &dyn EventPort,
-        map_memory: impl FnOnce(Vec<Range<u64>>) -> Result<(), OpenError>,
-    ) -> Result<(), OpenError> {
+    /// Takes a device in, of which the hypervisor knows already. The kernel opens the function with this, and resets it, which
+    /// takes long.
+    pub fn enter(&self, function: &SysfsFunction, device: &File) -> Result<(), OpenError> {
         let address = function.address;
         let call = |call| move |source| OpenError::Call { address, call, source };
-        // Before the device is bound: the hypervisor then knows whether the guest's WBINVD and memory types count.
-        events.register_file(device.as_fd()).map_err(|source| OpenError::Port { address, source })?;
-        let enter = || {
-            // The kernel opens the function with this call.
-            let bound = busy::retried(&[libc::EAGAIN], || ioctl::bind(device, &*self.iommufd));
-            bound.map_err(|source| bind_error(function, source))?;
-            ioctl::attach(device, self.ioas.id()).map_err(call("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))?;
-            let mut mapped = self.mapped.lock();
-            if !*mapped {
-                let usable = ioctl::iova_ranges(&*self.iommufd, self.ioas.id());
-                let usable = usable.map_err(call("IOMMU_IOAS_IOVA_RANGES"))?;
-                // What was mapped before a failure would be in the way of another attempt.
-                map_memory(usable).inspect_err(|_| drop(self.ioas.unmap(0, u64::MAX)))?;
-                *mapped = true;
-            }
-            Ok(())
-        };
-        enter().inspect_err(|_| leave(device, events))
+        let bound = busy::retried(&[libc::EAGAIN], || ioctl::bind(device, &*self.iommufd));
+        bound.map_err(|source| bind_error(function, source))?;
+        ioctl::attach(device, self.ioas.id()).map_err(call("VFIO_DEVICE_ATTACH_IOMMUFD_PT"))
+    }
+
+    /// Makes the guest's memory reachable by `map_memory`, which is given the addresses that the IOMMU translates, unless it
+    /// is already. A device has entered.
+    pub fn map_once(
+        &self,
+        function: &SysfsFunction,
+        map_memory: impl FnOnce(Vec<Range<u64>>) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let (address, call) = (function.address, "IOMMU_IOAS_IOVA_RANGES");
+        let mut mapped = self.mapped.lock();
+        if !*mapped {
+            let usable = ioctl::iova_ranges(&*self.iommufd, self.ioas.id());
+            let usable = usable.map_err(|source| OpenError::Call { address, call, source })?;
+            // What was mapped before a failure would be in the way of another attempt.
+            map_memory(usable).inspect_err(|_| drop(self.ioas.unmap(0, u64::MAX)))?;
+            *mapped = true;
+        }
+        Ok(())
     }
 
     /// Lets the IOMMU translate `guest`, and what follows it, to memory of this process.
@@ -125,6 +123,13 @@ impl Iommufd {
     pub fn unmap(&self, guest: u64, len: u64) -> io::Result<()> {
         self.ioas.unmap(guest, len).map_err(errno)
     }
+}
+
+/// Tells the hypervisor of a device before it is bound: it then knows whether the guest's WBINVD and memory types count. What
+/// is told of must [`leave`].
+pub fn announce(function: &SysfsFunction, device: &File, events: &dyn EventPort) -> Result<(), OpenError> {
+    let address = function.address;
+    events.register_file(device.as_fd()).map_err(|source| OpenError::Port { address, source })
 }
 
 /// A device is about to be closed. The kernel unbinds it when nobody has its file any more, the hypervisor included.

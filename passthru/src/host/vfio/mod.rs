@@ -1,5 +1,6 @@
 //! Functions of this host through Linux VFIO: by their own device files and iommufd, or by group and container.
 
+mod at_once;
 mod bars;
 mod busy;
 mod config;
@@ -88,11 +89,35 @@ pub fn preflight(function: &SysfsFunction) -> Result<(), OpenError> {
 }
 
 impl VfioFunction {
-    /// Opens a function that is bound to vfio-pci, or takes over its open file. `slot` is its place in the guest.
-    pub fn open(ioas: &Arc<Ioas>, function: &SysfsFunction, slot: Slot) -> Result<VfioFunction, OpenError> {
-        preflight(function)?;
+    /// Opens functions that are bound to vfio-pci, or takes over their open files, all at once: the kernel resets each when it is
+    /// opened, which takes 100 ms and more. With each comes its place in the guest. Gives them in the same order; or none,
+    /// and the number of one with which it failed.
+    pub fn open(
+        ioas: &Arc<Ioas>,
+        functions: &[(&SysfsFunction, Slot)],
+    ) -> Result<Vec<VfioFunction>, (usize, OpenError)> {
+        let numbered = |number| move |error| (number, error);
+        for (number, (function, _)) in functions.iter().enumerate() {
+            preflight(function).map_err(numbered(number))?;
+        }
+        let all: Vec<&SysfsFunction> = functions.iter().map(|(function, _)| *function).collect();
+        let entered = ioas.enter(&all)?;
+        let mut opened = Vec::new();
+        for (number, ((function, slot), (membership, device))) in functions.iter().zip(entered).enumerate() {
+            let function = VfioFunction::with(ioas, function, *slot, membership, device);
+            opened.push(function.map_err(numbered(number))?);
+        }
+        Ok(opened)
+    }
+
+    fn with(
+        ioas: &Arc<Ioas>,
+        function: &SysfsFunction,
+        slot: Slot,
+        membership: Membership,
+        device: Arc<File>,
+    ) -> Result<VfioFunction, OpenError> {
         let address = function.address;
-        let (membership, device) = ioas.enter(function)?;
         let call = |call| move |source| OpenError::Call { address, call, source };
         let info = ioctl_device::info(&device).map_err(call("VFIO_DEVICE_GET_INFO"))?;
         if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 {

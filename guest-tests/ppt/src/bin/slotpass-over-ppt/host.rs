@@ -42,11 +42,12 @@ impl OverVfio {
         let ports = KernelPorts::new(ports.clone());
         let ioas = Ioas::open(ports.ports(), Interface::Group)?;
         let together: Vec<HostAddress> = self.functions.iter().map(|function| function.address).collect();
-        let mut functions = Vec::new();
         // In messages only: whoever has a function behind ppt does not say where it is in the guest.
         let slots = (0..=u8::MAX).filter_map(|device| Slot::new(0xff, device, 0));
-        for (function, slot) in self.functions.iter().zip(slots) {
-            let mut opened = VfioFunction::open(&ioas, function, slot)?;
+        let named: Vec<(&SysfsFunction, Slot)> = self.functions.iter().zip(slots).collect();
+        let opened = VfioFunction::open(&ioas, &named).map_err(|(_, error)| error)?;
+        let mut functions = Vec::new();
+        for (mut opened, (_, slot)) in opened.into_iter().zip(named) {
             if let Err(reason) = opened.settle_reset(&together) {
                 log::info!("{}: not reset: {reason}", opened.name());
             }
