@@ -15,7 +15,7 @@ pub enum MachineEvent {
 
 /// Where devices send a [`MachineEvent`].
 ///
-/// It is called on the vCPU's thread, from within the guest's access, and must not access a device itself: it
+/// It is called from within the guest's access, by whoever carries that out, and must not access a device itself: it
 /// notes the event and wakes whoever acts on it.
 pub type EventSink = Arc<dyn Fn(MachineEvent) + Send + Sync>;
 

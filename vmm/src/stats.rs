@@ -22,6 +22,7 @@ pub struct Stats {
     version: &'static str,
     exits: Exits,
     vcpus: Vec<Exits>,
+    coalesced: u64,
     functions: Vec<Function>,
     devices: Vec<Device>,
     absent: Count,
@@ -110,7 +111,13 @@ struct Calls {
 }
 
 impl Stats {
-    pub(crate) fn collect(vcpus: &[Vcpu], bus: &Bus, functions: &[Attached], calls: [u64; 2]) -> Stats {
+    pub(crate) fn collect(
+        vcpus: &[Vcpu],
+        bus: &Bus,
+        functions: &[Attached],
+        calls: [u64; 2],
+        coalesced: u64,
+    ) -> Stats {
         let (mut exits, mut counts) = (Exits::default(), Counts::default());
         let mut times = PageTimes::default();
         for vcpu in vcpus {
@@ -139,6 +146,7 @@ impl Stats {
             version: env!("CARGO_PKG_VERSION"),
             exits,
             vcpus: vcpus.iter().map(|vcpu| vcpu.exits).collect(),
+            coalesced,
             functions: functions.iter().map(function).collect(),
             devices: regions.iter().filter_map(device).collect(),
             absent: counts.absent,
@@ -256,7 +264,8 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "exits: io in {io_in}, io out {io_out}, mmio read {mmio_read}, mmio write {mmio_write}, hlt {hlt}, \
-             interrupted {interrupted}, other {other}"
+             interrupted {interrupted}, other {other}; {} port writes without exit",
+            self.coalesced
         )?;
         writeln!(f, "{:<40} {:>12} {:>12}", "reached", "reads", "writes")?;
         let row = |f: &mut fmt::Formatter<'_>, name: &str, count: Count| {

@@ -1,5 +1,6 @@
 //! KVM: the virtual machine and what this library's ports are on it.
 
+pub mod coalesced;
 pub mod events;
 pub mod interrupts;
 pub mod memory;

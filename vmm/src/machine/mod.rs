@@ -2,6 +2,7 @@
 
 mod absent_functions;
 pub(crate) mod address_ranges;
+mod config_writes;
 mod description;
 mod error;
 mod events;
@@ -26,6 +27,7 @@ use passthru::attached::Attached;
 use passthru::ports::Ports;
 use passthru::space::AddressSpace;
 
+use config_writes::ConfigWrites;
 pub use description::{Description, Image, MOST_CPUS, Outcome, Ready};
 use error::process;
 pub use error::{MachineError, WhyNoReset};
@@ -95,6 +97,7 @@ struct Machine {
     hotplug: Hotplug,
     functions: Arc<Functions>,
     root_ports: Arc<RootPorts>,
+    config_writes: Option<ConfigWrites>,
     platform: Platform,
     bus: MachineBus,
     _events: EventLoop,
@@ -214,7 +217,7 @@ impl Machine {
 
         let stop = control.clone();
         let sink: devices::EventSink = Arc::new(move |event| stop.stop(Stop::from(event)));
-        let vcpus = (0..description.cpus)
+        let mut vcpus = (0..description.cpus)
             .map(|id| {
                 let view = if description.page_times { bus.view().timed() } else { bus.view() };
                 let mut vcpu = Vcpu::new(vm.fd(), id, &template, view)?;
@@ -231,6 +234,7 @@ impl Machine {
         };
         let output = console.output.stop_handle();
         let platform = Platform::new(&vm, &bus, topology.clone(), console.output, sink)?;
+        let config_writes = ConfigWrites::new(&vm, &mut vcpus, &platform, events.watches())?;
         let serial = SerialConsole::new(
             console.input,
             platform.serial.clone(),
@@ -267,6 +271,7 @@ impl Machine {
             hotplug,
             functions,
             root_ports,
+            config_writes,
             platform,
             bus,
             _events: events,
@@ -312,6 +317,9 @@ impl Machine {
 
     fn run_until_stop(&mut self) -> Result<Stop, MachineError> {
         let mut failed = None;
+        if let Some(writes) = &self.config_writes {
+            writes.start();
+        }
         for (number, mut vcpu) in std::mem::take(&mut self.vcpus).into_iter().enumerate() {
             let guard = StopOnPanic::new(self.control.clone(), "a vCPU's thread panicked");
             let run = move || {
@@ -329,6 +337,10 @@ impl Machine {
         self.control.wait();
         for thread in self.threads.take() {
             self.vcpus.extend(self.collect(thread));
+        }
+        // Or a write that nobody has seen yet would stop the guest when it has begun anew.
+        if let Some(writes) = &self.config_writes {
+            writes.stop();
         }
         match failed {
             Some(error) => Err(process("vCPU thread")(error)),
@@ -353,7 +365,8 @@ impl Machine {
 
     fn stats(&self) -> Stats {
         let calls = [self.memory.calls(), self.interrupts.calls()];
-        Stats::collect(&self.vcpus, &self.bus, &self.functions.lock(), calls)
+        let coalesced = self.config_writes.as_ref().map_or(0, ConfigWrites::count);
+        Stats::collect(&self.vcpus, &self.bus, &self.functions.lock(), calls, coalesced)
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Platform {
     pub room: Arc<EventFd>,
     /// The registers that have the power button.
     pub power: Arc<Pm1>,
+    /// CONFIG_ADDRESS and CONFIG_DATA.
+    pub config_ports: Arc<Cf8>,
     ports: Vec<Arc<dyn PortDevice>>,
 }
 
@@ -54,7 +56,14 @@ impl Platform {
                 error!("KVM_IRQ_LINE of the ACPI interrupt: {error}");
             }
         });
-        let mut platform = Platform { serial: serial.clone(), room, power: pm1.clone(), ports: Vec::new() };
+        let cf8 = Arc::new(Cf8::new(topology.clone(), events.clone()));
+        let mut platform = Platform {
+            serial: serial.clone(),
+            room,
+            power: pm1.clone(),
+            config_ports: cf8.clone(),
+            ports: Vec::new(),
+        };
         let mut add = |name, start: u16, len: u16, device: Arc<dyn PortDevice>| {
             platform.ports.push(device.clone());
             let range = u64::from(start)..u64::from(start) + u64::from(len);
@@ -72,10 +81,9 @@ impl Platform {
         add("pm1-event", layout::PM1_EVENT_PORT, 4, Arc::new(pm1.event_block()))?;
         add("pm1-control", layout::PM1_CONTROL_PORT, 2, Arc::new(pm1.control_block()))?;
         add("pm-timer", layout::PM_TIMER_PORT, 4, Arc::new(PmTimer::new(TimerWidth::Bits32)))?;
-        let reset = ResetPort::acpi(layout::RESET_VALUE, events.clone());
+        let reset = ResetPort::acpi(layout::RESET_VALUE, events);
         add("reset", layout::RESET_PORT, 1, Arc::new(reset))?;
 
-        let cf8 = Arc::new(Cf8::new(topology.clone(), events));
         platform.ports.push(cf8.clone());
         let start = u64::from(layout::CONFIG_ADDRESS_PORT);
         bus.add(Space::Io, start..start + u64::from(cf8::SIZE), "config-ports", Target::Cf8(cf8))

@@ -6,6 +6,8 @@ mod fault;
 mod port_exit;
 mod state;
 
+use std::sync::Arc;
+
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use log::debug;
 use passthru::pci::Space;
@@ -16,6 +18,7 @@ use fault::Faults;
 pub use fault::Repair;
 use state::State;
 
+use super::coalesced::Coalesced;
 use super::{KvmError, call};
 use crate::boot::Entry;
 use crate::bus::View;
@@ -35,6 +38,7 @@ pub struct Vcpu {
     /// What made it leave guest mode.
     pub exits: Exits,
     faults: Faults,
+    coalesced: Option<Arc<Coalesced>>,
 }
 
 impl Vcpu {
@@ -43,7 +47,17 @@ impl Vcpu {
         let fd = vm.create_vcpu(u64::from(id)).map_err(call("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&template.for_vcpu(id)?).map_err(call("KVM_SET_CPUID2"))?;
         let initial = State::capture(vm, &fd, template.registers())?;
-        Ok(Vcpu { id, fd, initial, view, exits: Exits::default(), faults: Faults::default() })
+        let (exits, faults) = (Exits::default(), Faults::default());
+        Ok(Vcpu { id, fd, initial, view, exits, faults, coalesced: None })
+    }
+
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// The VM's ring of writes that do not exit, which this vCPU empties before it answers an exit.
+    pub fn set_coalesced(&mut self, coalesced: Arc<Coalesced>) {
+        self.coalesced = Some(coalesced);
     }
 
     /// What it calls when KVM cannot carry out an access to mapped memory. Without it that is the end of the guest.
@@ -110,16 +124,24 @@ impl Vcpu {
     /// Runs until somebody stops the guest.
     pub fn run(&mut self, control: &Control) {
         while !control.is_stopped() {
-            if let Some(stop) = self.run_once() {
+            if let Some(stop) = self.run_once(control) {
                 control.stop(stop);
             }
         }
     }
 
-    fn run_once(&mut self) -> Option<Stop> {
-        let Vcpu { id, fd, view, exits, faults, .. } = self;
+    fn run_once(&mut self, control: &Control) -> Option<Stop> {
+        let Vcpu { id, fd, view, exits, faults, coalesced, .. } = self;
         let vcpu = *id;
         let exit = fd.run();
+        // What the guest wrote before, whatever the exit is for: it may have interrupted a vCPU that another one waits for.
+        if let Some(coalesced) = coalesced
+            && coalesced.drain()
+            && control.is_stopped()
+        {
+            // One of these writes was a reset, and what comes after that is not the guest's to do any more.
+            return None;
+        }
         match fault::of(&exit) {
             Some(what) => {
                 exits.other += 1;

@@ -110,7 +110,7 @@ fn an_access_in_many_parts_is_completed_before_a_reset() {
         vcpu.fd.set_regs(&kvm_regs { rip: 0, rflags: 2, ..Default::default() }).unwrap();
         let before = vcpu.exits;
         while vcpu.exits == before {
-            assert_eq!(vcpu.run_once(), None);
+            assert_eq!(vcpu.run_once(&Control::default()), None);
         }
         assert_eq!(vcpu.exits.io_in + vcpu.exits.mmio_read, before.io_in + before.mmio_read + 1);
 
@@ -180,7 +180,7 @@ fn memory_that_is_gone_is_taken_out_of_the_guest_and_reads_all_ones() {
         unsafe { vm.fd().set_user_memory_region(region) }.unwrap();
     }
     file.set_len(0).unwrap();
-    let stop = vcpu.run_once();
+    let stop = vcpu.run_once(&Control::default());
     assert!(matches!(&stop, Some(Stop::Kvm { what, .. }) if what.contains("KVM_RUN")), "{stop:?}");
 
     let repairs = Arc::new(AtomicU32::new(0));
@@ -191,7 +191,7 @@ fn memory_that_is_gone_is_taken_out_of_the_guest_and_reads_all_ones() {
         count.fetch_add(1, Ordering::Relaxed) == 0
     }));
     while vcpu.exits.mmio_read == 0 {
-        assert_eq!(vcpu.run_once(), None);
+        assert_eq!(vcpu.run_once(&Control::default()), None);
     }
     vcpu.complete_at_once().unwrap();
     assert_eq!(repairs.load(Ordering::Relaxed), 1);
