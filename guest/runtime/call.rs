@@ -27,6 +27,7 @@ pub enum Call {
     TimeConfigRead,
     TimeConfigWrite,
     TripleFault,
+    ResetAndStay,
 }
 
 /// # Safety

@@ -91,6 +91,20 @@ pub fn reset(acpi: Option<&Acpi>) {
     time::sleep_microseconds(PATIENCE);
 }
 
+/// How a vCPU waits for good, with interrupts off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    Spinning,
+    Halted,
+}
+
+/// Resets by port 0xCF9, and does nothing after that by which the hypervisor would notice.
+pub fn reset_and_stay(how: Stay) -> ! {
+    // SAFETY: as for a port write; it does not return.
+    unsafe { call(Call::ResetAndStay, u64::from(how == Stay::Halted), 0) };
+    halt()
+}
+
 /// An exception without any gate to go to.
 pub fn triple_fault() -> ! {
     // SAFETY: does not return, so nothing relies on the gates any more.

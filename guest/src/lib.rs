@@ -99,6 +99,11 @@ pub const DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/devices.elf
 ///   exit port if it still runs.
 /// * `reset=N`: resets until there have been N resets, then powers off. The count is in CMOS RAM, byte 0x40, which is
 ///   0 at first and must survive a reset.
+/// * `reset-and-spin=N`, `reset-and-halt=N`: the same by port 0xCF9, whereafter the guest spins, or halts, with interrupts off:
+///   it does nothing more that a hypervisor would notice.
+/// * `config-race=N`: all vCPUs use CF8/CFC at once, under a lock: all but the last read N registers of different functions and
+///   see that they are what ECAM has; the last writes CF8 a thousand times in a row, and never CFC, N / 16 times. Needs two
+///   functions and two vCPUs. 1 at the exit port if a register is not right.
 /// * `triple-fault`, `panic`, `spin` (at CPL3), `halt` (with interrupts on).
 /// * `echo`: prints `ready`, then sends back each line from the serial port as `echo LINE`, until one says `quit`.
 /// * `probe-empty`: sees that absent functions of buses 0 to 3 read as all ones by CF8 and by ECAM, and so do ports

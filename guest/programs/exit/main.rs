@@ -5,10 +5,12 @@
 
 mod absent;
 mod button;
+mod config_race;
 mod echo;
 mod renumber;
 mod resets;
 
+use runtime::power::Stay;
 use runtime::{Boot, Outcome, cpus, power, println};
 
 runtime::program!(main);
@@ -41,6 +43,24 @@ fn main(boot: &Boot) -> Outcome {
                 println!("ok reset {times} times");
                 return Outcome::PowerOff;
             }
+            ("reset-and-spin" | "reset-and-halt", Some(times)) => {
+                if !resets::enough(times as u8) {
+                    power::reset_and_stay(if name == "reset-and-spin" {
+                        Stay::Spinning
+                    } else {
+                        Stay::Halted
+                    });
+                }
+                println!("ok {name} {times} times");
+                return Outcome::PowerOff;
+            }
+            ("config-race", Some(rounds)) => match config_race::run(boot, rounds) {
+                Ok(race) => println!("ok config-race {race}"),
+                Err(failure) => {
+                    println!("FAIL config-race: {failure}");
+                    return Outcome::Exit(1);
+                }
+            },
             ("probe-empty", None) => match absent::probe(boot, value != "no-memory") {
                 Ok(probed) => println!("ok probe-empty {probed}"),
                 Err(failure) => {

@@ -122,6 +122,15 @@ call_triple_fault:
     lidt no_idt_pointer
     ud2
 
+call_reset_and_stay:                # a reset by port 0xcf9, and then no exit: halts if edi is 1, spins if it is 0
+    movl $0xcf9, %edx
+    movl $0x06, %eax
+    outb %al, %dx
+    testl %edi, %edi
+1:  jz 1b
+    hlt
+    jmp 1b
+
 .section .rodata.calls, "a"
 .balign 8
 .global calls
@@ -142,3 +151,4 @@ calls:                              # numbers: call.rs
     .quad call_time_config_read
     .quad call_time_config_write
     .quad call_triple_fault
+    .quad call_reset_and_stay

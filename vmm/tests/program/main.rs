@@ -10,6 +10,7 @@ mod bad_input;
 mod bench_guest;
 mod bhyve;
 mod config_file;
+mod config_ports;
 mod ctl;
 mod demo;
 mod doctor;
