@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use passthru::pci::Slot;
 
-use super::topology::Topology;
+use super::topology::{Routes, Topology};
 use crate::{EventSink, MachineEvent, PortDevice};
 
 /// Ports that [`Cf8`] takes.
@@ -55,6 +55,12 @@ impl Cf8 {
         Cf8 { topology, address: AtomicU32::new(0), events }
     }
 
+    /// The functions that it leads to.
+    #[inline]
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
     /// CONFIG_ADDRESS as it is.
     pub fn address(&self) -> u32 {
         // One register, no other memory to order: what vCPUs make of the pair, their own lock orders.
@@ -80,8 +86,12 @@ impl Cf8 {
     /// Reads at `offset`. Where that is an access to configuration space, gives the slot of the function that it reached, if
     /// it reached one, as [`Ecam::read`](super::ecam::Ecam::read) does.
     pub fn read(&self, offset: u16, data: &mut [u8]) -> Option<Option<Slot>> {
+        self.read_by(&self.topology.routes(), offset, data)
+    }
+
+    /// The same by the topology's routes, for who has a view of them.
+    pub fn read_by(&self, routes: &Routes, offset: u16, data: &mut [u8]) -> Option<Option<Slot>> {
         if let Some((place, register)) = self.target(offset, data.len()) {
-            let routes = self.topology.routes();
             let Some((slot, function)) = routes.reach(place) else {
                 data.fill(0xff);
                 return Some(None);
@@ -98,8 +108,12 @@ impl Cf8 {
 
     /// Writes at `offset`; gives what [`Cf8::read`] does.
     pub fn write(&self, offset: u16, data: &[u8]) -> Option<Option<Slot>> {
+        self.write_by(&self.topology.routes(), offset, data)
+    }
+
+    /// The same by the topology's routes.
+    pub fn write_by(&self, routes: &Routes, offset: u16, data: &[u8]) -> Option<Option<Slot>> {
         if let Some((place, register)) = self.target(offset, data.len()) {
-            let routes = self.topology.routes();
             let reached = routes.reach(place);
             if let Some((_, function)) = reached {
                 function.config_write(register, data);

@@ -53,11 +53,21 @@ impl Ecam {
         Ecam { topology }
     }
 
+    /// The functions that it leads to.
+    #[inline]
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
     /// Reads at `offset` from ECAM's start. All-ones where no function is. Gives the slot of the function that was reached, the
     /// first if there are several; it need not be the one that [`decode`] gives, since a guest numbers the buses behind root
     /// ports itself.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Option<Slot> {
-        let routes = self.topology.routes();
+        self.read_by(&self.topology.routes(), offset, data)
+    }
+
+    /// The same by the topology's routes, for who has a view of them.
+    pub fn read_by(&self, routes: &Routes, offset: u64, data: &mut [u8]) -> Option<Slot> {
         let (mut at, mut rest, mut reached) = (offset, data, None);
         while let Some((piece, tail)) = rest.split_at_mut_checked(first_piece(at, rest.len()))
             && !piece.is_empty()
@@ -77,7 +87,11 @@ impl Ecam {
 
     /// Writes at `offset` from ECAM's start; gives the slot as [`Ecam::read`] does.
     pub fn write(&self, offset: u64, data: &[u8]) -> Option<Slot> {
-        let routes = self.topology.routes();
+        self.write_by(&self.topology.routes(), offset, data)
+    }
+
+    /// The same by the topology's routes.
+    pub fn write_by(&self, routes: &Routes, offset: u64, data: &[u8]) -> Option<Slot> {
         let (mut at, mut rest, mut reached) = (offset, data, None);
         while let Some((piece, tail)) = rest.split_at_checked(first_piece(at, rest.len()))
             && !piece.is_empty()

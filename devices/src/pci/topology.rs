@@ -3,6 +3,7 @@
 mod builder;
 #[cfg(test)]
 pub(crate) mod tests;
+mod view;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use passthru::pci::{ConfigAccess, Slot};
 
 pub use builder::Builder;
+pub use view::RoutesView;
 
 /// A function, as decoders reach it.
 pub type Function = Arc<dyn ConfigAccess>;

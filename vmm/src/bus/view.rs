@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
+use devices::pci::topology::RoutesView;
 use passthru::pci::Space;
 
 use super::counts::Counts;
@@ -14,6 +15,8 @@ use crate::page_times::PageTimes;
 /// A vCPU's way to the bus.
 pub struct View {
     table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
+    /// Where configuration accesses lead.
+    routes: RoutesView,
     /// Index of the entry hit last, in memory and in I/O.
     last: [usize; 2],
     /// Index of the function configured last.
@@ -34,6 +37,7 @@ impl View {
     pub(super) fn new(table: Arc<ArcSwap<Table>>) -> View {
         View {
             table: Cache::new(table),
+            routes: RoutesView::default(),
             last: Default::default(),
             configured: 0,
             counts: Counts::default(),
@@ -49,6 +53,7 @@ impl View {
     /// Lets go of those who answered earlier and do no longer: otherwise the next access does.
     pub fn reload(&mut self) {
         self.table.load();
+        self.routes.reload();
     }
 
     /// Reads; all-ones where nobody answers.
@@ -64,7 +69,7 @@ impl View {
     }
 
     fn access(&mut self, space: Space, address: u64, data: Data<'_>) {
-        let View { table, last, configured, counts, times } = self;
+        let View { table, routes, last, configured, counts, times } = self;
         let table = table.load();
         let entries = table.of(space);
         let [memory, io] = last;
@@ -113,18 +118,20 @@ impl View {
             (Target::Ports(device), Data::Read(data)) => device.read(at as u16, data),
             (Target::Ports(device), Data::Write(data)) => device.write(at as u16, data),
             (Target::Cf8(decoder), data) => {
+                let routes = routes.of(decoder.topology());
                 let reached = match data {
-                    Data::Read(data) => decoder.read(at as u16, data),
-                    Data::Write(data) => decoder.write(at as u16, data),
+                    Data::Read(data) => decoder.read_by(routes, at as u16, data),
+                    Data::Write(data) => decoder.write_by(routes, at as u16, data),
                 };
                 if let Some(slot) = reached {
                     counts.function(slot, configured, is_read);
                 }
             }
             (Target::Ecam(decoder), data) => {
+                let routes = routes.of(decoder.topology());
                 let slot = match data {
-                    Data::Read(data) => decoder.read(at, data),
-                    Data::Write(data) => decoder.write(at, data),
+                    Data::Read(data) => decoder.read_by(routes, at, data),
+                    Data::Write(data) => decoder.write_by(routes, at, data),
                 };
                 counts.function(slot, configured, is_read);
             }

@@ -197,9 +197,15 @@ impl Coalesced {
 
 /// A write of any width that lies in the zone.
 fn write(registers: &Cf8, port: u64, data: &[u8]) {
-    let offset = port.checked_sub(u64::from(layout::CONFIG_ADDRESS_PORT));
-    if let Some(offset) = offset.and_then(|offset| u16::try_from(offset).ok()) {
-        registers.write(offset, data);
+    match (port.checked_sub(u64::from(layout::CONFIG_ADDRESS_PORT)), data) {
+        // What nearly all of them are, without a look at the functions.
+        (Some(0), &[b0, b1, b2, b3]) => registers.set_address(u32::from_le_bytes([b0, b1, b2, b3])),
+        (Some(offset), data) => {
+            if let Ok(offset) = u16::try_from(offset) {
+                registers.write(offset, data);
+            }
+        }
+        (None, _) => {}
     }
 }
 

@@ -33,7 +33,10 @@ impl Ring {
 
     fn taken(&self) -> Vec<(u64, Vec<u8>)> {
         let mut taken = Vec::new();
-        let drained = self.drain(|port, data| taken.push((port, data.to_vec())));
+        let drained = self.drain(|port, data| {
+            assert!(!self.is_empty(), "not before it has had its effect");
+            taken.push((port, data.to_vec()));
+        });
         assert!(drained as usize >= taken.len());
         taken
     }
@@ -153,6 +156,7 @@ fn a_ring_that_looks_empty_has_had_all_its_effects() {
         if !ring.is_empty() {
             let _one = drains.lock();
             ring.drain(|_, data| {
+                thread::yield_now();
                 register.store(u32::from_le_bytes(data.try_into().unwrap()), Ordering::Relaxed);
             });
         }
