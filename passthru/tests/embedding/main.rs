@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod attach;
+mod config_calls;
 mod hostile_guest;
 mod intx;
 mod kernel_delivered;
