@@ -42,9 +42,10 @@ impl Inner {
     fn write_table(&self, offset: u64, data: &[u8]) {
         let mut core = self.core.lock();
         if self.presence.is_there() {
-            let mut effects = Vec::new();
+            let mut effects = std::mem::take(&mut core.effects);
             core.function.write_msix_table(offset, data, &mut effects);
-            self.carry_out(&mut core, effects);
+            self.carry_out(&mut core, effects.drain(..));
+            core.effects = effects;
         }
     }
 
@@ -138,9 +139,10 @@ impl ConfigAccess for Inner {
         if !self.presence.is_there() {
             return;
         }
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut core.effects);
         core.function.write_config(offset, data, &mut effects);
-        self.carry_out(&mut core, effects);
+        self.carry_out(&mut core, effects.drain(..));
+        core.effects = effects;
     }
 }
 

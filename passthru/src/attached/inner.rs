@@ -32,10 +32,12 @@ pub struct Core {
     pub function: Function,
     /// Nothing before the function is in the address space, and after it left.
     pub place: Option<(Arc<AddressSpace>, OwnerId)>,
+    /// Empty: room for those of the next write, which then takes no memory.
+    pub effects: Vec<Effect>,
 }
 
 impl Inner {
-    pub fn carry_out(&self, core: &mut Core, effects: Vec<Effect>) {
+    pub fn carry_out(&self, core: &mut Core, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             match effect {
                 Effect::WriteHost(write) => self.write_host(&write),

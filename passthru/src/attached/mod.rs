@@ -85,7 +85,7 @@ impl Attached {
             own: own.clone(),
             slot,
             host,
-            core: Mutex::new(Core { function, place: None }),
+            core: Mutex::new(Core { function, place: None, effects: Vec::new() }),
             claims,
             presence: Arc::default(),
             vectors_warned: AtomicBool::new(false),
