@@ -12,6 +12,7 @@ use crate::machine::{Description, EventPolicy, Image, MOST_CPUS, OnError, OnRequ
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
 use crate::slot_map::{Assignment, DeviceName};
+use crate::vcpu_options::{DisabledExits, Pin, VcpuOptions};
 
 /// Bytes of a file at most; a description has far fewer.
 const LONGEST: u64 = 1 << 20;
@@ -34,6 +35,14 @@ pub struct VmFile {
     pub hugepages: bool,
     /// Processors.
     pub cpus: Option<u32>,
+    /// Which vCPU runs on which of the host's CPUs, as `["0=2", "1=4-5"]`.
+    #[serde(default, deserialize_with = "from_texts")]
+    pub cpu_affinity: Vec<Pin>,
+    /// Nanoseconds at most that KVM looks for an interrupt before a halted vCPU sleeps.
+    pub halt_poll: Option<u32>,
+    /// What the guest executes without an exit, as `"hlt,pause,mwait"`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub disable_exits: Option<DisabledExits>,
     /// The control socket's path.
     pub control: Option<PathBuf>,
     /// A reset by the guest ends it.
@@ -83,6 +92,14 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+fn from_texts<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(de::Error::custom)
 }
 
 fn slot<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Slot, D::Error> {
@@ -205,6 +222,11 @@ impl VmFile {
             memory: self.memory.unwrap_or_default(),
             backing: if self.hugepages { Backing::ReservedHugePages } else { Backing::Transparent },
             cpus,
+            vcpu_options: VcpuOptions {
+                pins: self.cpu_affinity,
+                halt_poll: self.halt_poll,
+                disabled_exits: self.disable_exits.unwrap_or_default(),
+            },
             assignments,
             ports: PortOptions { empty: self.ports, window: self.port_window.unwrap_or_default() },
             events: EventPolicy {

@@ -30,5 +30,6 @@ pub mod show;
 pub mod signals;
 pub mod slot_map;
 pub mod stats;
+pub mod vcpu_options;
 pub mod vms;
 pub mod wording;

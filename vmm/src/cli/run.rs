@@ -23,6 +23,7 @@ use crate::port_options::{PortOptions, PortWindow};
 use crate::ppt::PptHost;
 use crate::progress;
 use crate::slot_map::Assignment;
+use crate::vcpu_options::{self, DisabledExits, Pin, VcpuOptions};
 
 /// Boots a guest with functions of this host in its slots
 ///
@@ -51,6 +52,17 @@ pub struct Arguments {
     /// Processors, 1 to 254 [default: 1]
     #[arg(long, value_name = "N", value_parser = cpus, allow_hyphen_values = true)]
     cpus: Option<u32>,
+    /// Runs a vCPU on these CPUs of the host only, as 0=2 or 1=4-5,8; once for each vCPU that is not to run anywhere
+    #[arg(long, value_name = "VCPU=CPULIST", allow_hyphen_values = true)]
+    cpu_affinity: Vec<Pin>,
+    /// Lets KVM look for an interrupt for so many nanoseconds at most before a vCPU that has halted sleeps: more answers sooner
+    /// and takes host CPU, 0 sleeps at once [default: as the host's KVM is set up]
+    #[arg(long, value_name = "NS", allow_hyphen_values = true)]
+    halt_poll: Option<u32>,
+    /// Lets the guest execute hlt, pause and mwait without an exit. With hlt or mwait a vCPU that waits keeps a whole host CPU,
+    /// which shows as busy all the time and runs nothing else: for vCPUs with CPUs of their own (--cpu-affinity)
+    #[arg(long, value_name = "hlt,pause,mwait")]
+    disable_exits: Option<DisabledExits>,
     /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, a physical path as illumos has it
     /// (/pci@0,0/pci8086,151@1/display@0), fd:N (an open file of /dev/vfio/devices), or sim:NAME. With `port`, bus B (1 to 15, D is 0) is behind a root port at 0:(15+B):0;
     /// otherwise it is a root bus. With `rom`, the guest finds FILE as the function's expansion ROM instead of its own
@@ -179,6 +191,9 @@ impl Arguments {
             memory: self.memory.or(file.memory),
             hugepages: self.hugepages || file.hugepages,
             cpus: self.cpus.or(file.cpus),
+            cpu_affinity: vcpu_options::merge(file.cpu_affinity, self.cpu_affinity),
+            halt_poll: self.halt_poll.or(file.halt_poll),
+            disable_exits: self.disable_exits.or(file.disable_exits),
             control: self.control.or(file.control),
             no_reboot: self.no_reboot || file.no_reboot,
             require_reset: self.require_reset || file.require_reset,
@@ -241,6 +256,7 @@ pub fn demo(verbose: u8) -> ExitCode {
         memory: RamSize::default(),
         backing: Backing::Transparent,
         cpus: 1,
+        vcpu_options: VcpuOptions::default(),
         assignments: "0:8:0=sim:demo".parse().into_iter().collect(),
         ports: PortOptions::default(),
         events: EventPolicy::default(),

@@ -10,12 +10,14 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, kvm_irqchip,
-    kvm_pit_config, kvm_pit_state2,
+    KVM_CAP_HALT_POLL, KVM_CAP_X86_DISABLE_EXITS, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_irqchip, kvm_pit_config,
+    kvm_pit_state2,
 };
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::layout;
+use crate::vcpu_options::DisabledExits;
 
 /// KVM's API has had this version since Linux 2.6.22.
 const API_VERSION: i32 = 12;
@@ -39,6 +41,21 @@ pub enum KvmError {
         call: &'static str,
         /// errno.
         source: io::Error,
+    },
+    /// A limit of its waiting that KVM does not take.
+    #[error(
+        "halt poll: this kernel's KVM has no limit for each guest (KVM_CAP_HALT_POLL, Linux 5.11); leave it out"
+    )]
+    NoHaltPoll,
+    /// Instructions that KVM does not leave to a guest.
+    #[error(
+        "disable exits: this host's KVM cannot leave {missing} to a guest, but only: {offered} (KVM_CAP_X86_DISABLE_EXITS)"
+    )]
+    NoDisabledExits {
+        /// Asked for, and not offered.
+        missing: DisabledExits,
+        /// What it can.
+        offered: DisabledExits,
     },
 }
 
@@ -105,6 +122,33 @@ impl Vm {
     /// The virtual machine's descriptor.
     pub fn fd(&self) -> &Arc<VmFd> {
         &self.fd
+    }
+
+    /// How long KVM looks for an interrupt at most before a vCPU that has halted sleeps, in nanoseconds, whatever the host's
+    /// other guests have.
+    pub fn set_halt_poll(&self, most: u32) -> Result<(), KvmError> {
+        if self.fd.check_extension_raw(KVM_CAP_HALT_POLL.into()) <= 0 {
+            return Err(KvmError::NoHaltPoll);
+        }
+        self.enable(KVM_CAP_HALT_POLL, most, "KVM_ENABLE_CAP (KVM_CAP_HALT_POLL)")
+    }
+
+    /// Instructions that the guest executes without an exit. No vCPU has been made.
+    pub fn disable_exits(&self, exits: DisabledExits) -> Result<(), KvmError> {
+        let offered = self.fd.check_extension_raw(KVM_CAP_X86_DISABLE_EXITS.into());
+        let offered = DisabledExits::from_bits(u32::try_from(offered).unwrap_or(0));
+        let missing = exits.without(offered);
+        if !missing.is_empty() {
+            return Err(KvmError::NoDisabledExits { missing, offered });
+        }
+        self.enable(KVM_CAP_X86_DISABLE_EXITS, exits.bits(), "KVM_ENABLE_CAP (KVM_CAP_X86_DISABLE_EXITS)")
+    }
+
+    fn enable(&self, cap: u32, argument: u32, name: &'static str) -> Result<(), KvmError> {
+        let mut enable = kvm_enable_cap { cap, ..kvm_enable_cap::default() };
+        let [first, ..] = &mut enable.args;
+        *first = argument.into();
+        self.fd.enable_cap(&enable).map_err(call(name))
     }
 
     /// Interrupt controllers and timer back to their state after power-on.

@@ -13,6 +13,7 @@ use crate::port_options::PortOptions;
 use crate::ppt::PptHost;
 use crate::slot_map::Assignment;
 use crate::stats::Stats;
+use crate::vcpu_options::VcpuOptions;
 
 /// Most processors. Interrupt messages and I/O APIC entries have 8 bits for the local APIC's id (Intel SDM vol. 3A
 /// §12.11.1), of which 255 is all of them; KVM takes longer ids only when `KVM_CAP_X2APIC_API` is set up.
@@ -50,6 +51,8 @@ pub struct Description {
     pub backing: Backing,
     /// Processors, 1 to [`MOST_CPUS`].
     pub cpus: u32,
+    /// How they run on this host.
+    pub vcpu_options: VcpuOptions,
     /// Which device goes where.
     pub assignments: Vec<Assignment>,
     /// Root ports beside those that the assignments ask for, and their room.

@@ -15,6 +15,7 @@ use crate::control_socket::SocketError;
 use crate::host::device_records::RecordError;
 use crate::kvm::KvmError;
 use crate::slot_map::SlotMapError;
+use crate::vcpu_options::AffinityError;
 use crate::{acpi, boot, console, memory};
 
 /// Why a machine could not be made or run.
@@ -43,6 +44,9 @@ pub enum MachineError {
         /// What there can be.
         most: usize,
     },
+    /// vCPUs cannot run where they are to.
+    #[error(transparent)]
+    Affinity(#[from] AffinityError),
     /// A host function cannot be opened.
     #[error("slot {slot}: {source}")]
     Open {

@@ -64,6 +64,7 @@ use crate::progress;
 use crate::signals::{self, Signals};
 use crate::slot_map::SlotMap;
 use crate::stats::Stats;
+use crate::vcpu_options::Affinity;
 use crate::wording;
 
 /// The share of the hypervisor's memory slots that ECAM's empty parts may take is one in so many.
@@ -93,6 +94,7 @@ impl Drop for MachineBus {
 /// makes them in the opposite order, so that the same holds when it fails.
 struct Machine {
     vcpus: Vec<Vcpu>,
+    affinity: Arc<Affinity>,
     threads: Arc<VcpuThreads>,
     hotplug: Hotplug,
     functions: Arc<Functions>,
@@ -148,7 +150,15 @@ impl Machine {
         if description.cpus as usize > most {
             return Err(MachineError::Cpus { wanted: description.cpus, most });
         }
-        let template = Template::new(vm.kvm(), description.cpus)?;
+        let options = &description.vcpu_options;
+        let affinity = Arc::new(Affinity::new(&options.pins, description.cpus)?);
+        if let Some(most) = options.halt_poll {
+            vm.set_halt_poll(most)?;
+        }
+        if !options.disabled_exits.is_empty() {
+            vm.disable_exits(options.disabled_exits)?;
+        }
+        let template = Template::new(vm.kvm(), description.cpus)?.leaving(options.disabled_exits);
         let ram_end = address_ranges::ram_end(description.memory);
         let available = address_ranges::available(ram_end, template.address_bits());
         let map = SlotMap::check(
@@ -267,6 +277,7 @@ impl Machine {
         }
         Ok(Machine {
             vcpus,
+            affinity,
             threads,
             hotplug,
             functions,
@@ -322,7 +333,9 @@ impl Machine {
         }
         for (number, mut vcpu) in std::mem::take(&mut self.vcpus).into_iter().enumerate() {
             let guard = StopOnPanic::new(self.control.clone(), "a vCPU's thread panicked");
+            let affinity = self.affinity.clone();
             let run = move || {
+                affinity.bind(vcpu.id());
                 vcpu.run(guard.control());
                 vcpu
             };

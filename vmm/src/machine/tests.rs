@@ -4,6 +4,7 @@ use super::*;
 use crate::control_socket::protocol::Command;
 use crate::memory::Backing;
 use crate::port_options::PortOptions;
+use crate::vcpu_options::VcpuOptions;
 
 fn description(slots: &[&str]) -> Description {
     Description {
@@ -12,6 +13,7 @@ fn description(slots: &[&str]) -> Description {
         memory: "64M".parse().unwrap(),
         backing: Backing::Transparent,
         cpus: 2,
+        vcpu_options: VcpuOptions::default(),
         assignments: slots.iter().map(|slot| slot.parse().unwrap()).collect(),
         ports: PortOptions { empty: vec![2], ..PortOptions::default() },
         require_reset: false,

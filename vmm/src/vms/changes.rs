@@ -216,7 +216,7 @@ pub fn from_arguments<'a>(
     arguments: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Fields, FieldError> {
     /// Their values are texts, whatever they look like.
-    const TEXTS: [&str; 10] = [
+    const TEXTS: [&str; 11] = [
         "uuid",
         "alias",
         "kernel",
@@ -227,6 +227,7 @@ pub fn from_arguments<'a>(
         "on_error",
         "on_request",
         "port_window",
+        "disable_exits",
     ];
     let value = |name: &str, text: &str| match text {
         "" => Ok(Value::Null),

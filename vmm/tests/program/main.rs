@@ -30,4 +30,5 @@ mod standard_streams;
 mod stats;
 mod support;
 mod terminal;
+mod vcpu_options;
 mod vms;

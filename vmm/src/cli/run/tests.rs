@@ -33,6 +33,9 @@ const OPTIONS: &[(&str, Option<&str>, &str, &str)] = &[
     ("cmdline", Some("cmdline"), "a=b c", r#""a=b c""#),
     ("memory", Some("memory"), "3G", r#""3G""#),
     ("cpus", Some("cpus"), "7", "7"),
+    ("cpu-affinity", Some("cpu_affinity"), "6=1-2,5", r#"["6=1-2,5"]"#),
+    ("halt-poll", Some("halt_poll"), "5000", "5000"),
+    ("disable-exits", Some("disable_exits"), "pause,hlt", r#""hlt,pause""#),
     (
         "slot",
         Some("pci_devices"),
@@ -91,6 +94,13 @@ fn an_option_counts_more_than_its_field() {
         (&["--iommufd", "off"][..], r#""iommufd": "on""#, "iommufd: Off"),
         (&["--iommufd", "auto"], r#""iommufd": "fd:6""#, "iommufd: Auto"),
         (&["--cpus", "2"], r#""cpus": 3"#, "cpus: 2"),
+        (
+            &["--cpu-affinity", "1=7"],
+            r#""cpu_affinity": ["0=3", "1=5"]"#,
+            "[Pin { vcpu: 0, cpus: CpuList([3..=3]) }, Pin { vcpu: 1, cpus: CpuList([7..=7]) }]",
+        ),
+        (&["--halt-poll", "0"], r#""halt_poll": 9"#, "halt_poll: Some(0)"),
+        (&["--disable-exits", "pause"], r#""disable_exits": "hlt""#, "disabled_exits: DisabledExits(4)"),
         (&["--on-error", "log"], r#""on_error": "pass""#, "error: Log"),
         (&["--port", "4"], r#""ports": [3]"#, "empty: [3, 4]"),
         (&[], r#""no_reboot": false"#, "no_reboot: false"),
@@ -107,6 +117,7 @@ fn what_is_wrong_is_wrong_in_the_same_words() {
         ("--iommufd", "iommufd", "fd:x", "'fd:x' is none of auto, on, off and fd:N"),
         ("--iommufd", "iommufd", "", "'' is none of auto, on, off and fd:N"),
         ("--on-error", "on_error", "cry", "'cry' is not stop, log or pass"),
+        ("--disable-exits", "disable_exits", "hlt,c1", "'hlt,c1' is not a list of hlt, pause and mwait"),
         ("--port-window", "port_window", "1", "'1' is not the room of a root port"),
     ] {
         let by_option = described("{}", &[option, value]).unwrap_err();

@@ -52,7 +52,9 @@ fn failure(error: &KvmError) -> KvmFailure {
     match error {
         KvmError::Open { source } => KvmFailure::Open(errno(source)),
         KvmError::Call { call, source } => KvmFailure::Call(call, errno(source)),
-        KvmError::ApiVersion(_) => KvmFailure::Other(error.to_string()),
+        KvmError::ApiVersion(_) | KvmError::NoHaltPoll | KvmError::NoDisabledExits { .. } => {
+            KvmFailure::Other(error.to_string())
+        }
     }
 }
 

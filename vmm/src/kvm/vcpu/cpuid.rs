@@ -5,15 +5,18 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::state;
 use crate::kvm::{KvmError, call};
+use crate::vcpu_options::DisabledExits;
 
 const LEAF_FEATURES: u32 = 0x1;
 const LEAF_CACHES: u32 = 0x4;
+const LEAF_MONITOR: u32 = 0x5;
 const LEAF_TOPOLOGY: u32 = 0xb;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
 const LEAF_AMD_FEATURES: u32 = 0x8000_0001;
 const LEAF_AMD_CORES: u32 = 0x8000_0008;
 const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
 
+const FEATURES_ECX_MONITOR: u32 = 1 << 3;
 const FEATURES_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const FEATURES_ECX_HYPERVISOR: u32 = 1 << 31;
 const FEATURES_EDX_HTT: u32 = 1 << 28;
@@ -34,6 +37,14 @@ impl Template {
         let deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
         let registers = state::registers(kvm)?;
         Ok(Template { entries: supported.as_slice().to_vec(), cpus, deadline_timer, registers })
+    }
+
+    /// For a guest that executes these instructions without KVM.
+    pub fn leaving(mut self, exits: DisabledExits) -> Template {
+        if exits.has_mwait() {
+            offer_mwait(&mut self.entries);
+        }
+        self
     }
 
     /// Model-specific registers that a vCPU may have, by number.
@@ -120,6 +131,24 @@ impl Template {
             ..kvm_cpuid_entry2::default()
         };
         [level(0, 0, 1, 1), level(1, self.core_bits(), self.cpus, 2), level(2, 0, 0, 0)]
+    }
+}
+
+/// KVM leaves MONITOR and MWAIT out of what it supports, since by default they do nothing in a guest. Their leaf is the
+/// processor's own.
+fn offer_mwait(entries: &mut Vec<kvm_cpuid_entry2>) {
+    let own = std::arch::x86_64::__cpuid(LEAF_MONITOR);
+    entries.retain(|entry| entry.function != LEAF_MONITOR);
+    entries.push(kvm_cpuid_entry2 {
+        function: LEAF_MONITOR,
+        eax: own.eax,
+        ebx: own.ebx,
+        ecx: own.ecx,
+        edx: own.edx,
+        ..kvm_cpuid_entry2::default()
+    });
+    for entry in entries.iter_mut().filter(|entry| entry.function == LEAF_FEATURES) {
+        entry.ecx |= FEATURES_ECX_MONITOR;
     }
 }
 
