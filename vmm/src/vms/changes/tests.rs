@@ -351,9 +351,14 @@ fn arguments_are_changes_too() {
         ("ports", "[1]"),
         ("hugepages", "true"),
         ("memory", "1G"),
+        ("cpu_affinity", r#"["0=1"]"#),
+        ("halt_poll", "0"),
+        ("disable_exits", "hlt"),
     ];
-    let expected =
-        json!({ "alias": "7", "cpus": 2, "initrd": null, "ports": [1], "hugepages": true, "memory": "1G" });
+    let expected = json!({
+        "alias": "7", "cpus": 2, "initrd": null, "ports": [1], "hugepages": true, "memory": "1G",
+        "cpu_affinity": ["0=1"], "halt_poll": 0, "disable_exits": "hlt",
+    });
     assert_eq!(Value::Object(from_arguments(pairs).unwrap()), expected);
     let error = from_arguments([("cpus", "two")]).unwrap_err().to_string();
     assert!(error.starts_with("Invalid value(s) for: cpus: not JSON: "), "{error}");
