@@ -5,6 +5,7 @@
 //! [`memory`] as [`layout`] has it, and [`cli`] is the command line. [`bhyve`] has the descriptions of another VMM.
 
 pub mod acpi;
+pub mod bench;
 pub mod bhyve;
 pub mod boot;
 pub mod bus;

@@ -1,0 +1,50 @@
+//! Why nothing could be measured.
+
+use std::io;
+
+use passthru::ports::PortError;
+
+use super::printed::PrintedError;
+use crate::boot;
+use crate::kvm::KvmError;
+use crate::memory;
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A call to KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The guest's image.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// The guest's RAM.
+    #[error(transparent)]
+    Ram(#[from] memory::Error),
+    /// Its size.
+    #[error(transparent)]
+    Size(#[from] memory::InvalidSize),
+    /// A memory slot.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// Memory for a slot.
+    #[error("memory for a read-only slot: {0}")]
+    Memory(#[source] io::Error),
+    /// An eventfd.
+    #[error("eventfd: {0}")]
+    Eventfd(#[source] io::Error),
+    /// The bare loop met an exit that it does not know.
+    #[error("the bare KVM loop cannot go on after the exit {0}")]
+    FloorStopped(String),
+    /// More than the guest can have to say.
+    #[error("the guest that measures sent more than {0} bytes")]
+    TooMuchText(usize),
+    /// What it sent.
+    #[error("the guest that measures, under {under}: {source}")]
+    Guest {
+        /// Which VMM ran it.
+        under: &'static str,
+        /// What is wrong.
+        source: PrintedError,
+    },
+}
