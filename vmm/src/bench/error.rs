@@ -5,8 +5,10 @@ use std::io;
 use passthru::ports::PortError;
 
 use super::printed::PrintedError;
+use super::qemu::QemuError;
 use crate::boot;
 use crate::kvm::KvmError;
+use crate::machine::MachineError;
 use crate::memory;
 
 /// Why nothing could be measured.
@@ -39,6 +41,21 @@ pub enum BenchError {
     /// More than the guest can have to say.
     #[error("the guest that measures sent more than {0} bytes")]
     TooMuchText(usize),
+    /// The way on which it is sent.
+    #[error("the text of the guest that measures: {0}")]
+    Console(#[source] io::Error),
+    /// slotpass' own machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Its guest did not come to its end.
+    #[error("the guest that measures was stopped: {0}")]
+    Stopped(String),
+    /// The user wants it no more.
+    #[error("ended by {0}")]
+    Asked(&'static str),
+    /// QEMU.
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
     /// What it sent.
     #[error("the guest that measures, under {under}: {source}")]
     Guest {

@@ -1,5 +1,8 @@
 //! What a guest sends by its serial port, of bounded length.
 
+use std::io::{self, Read};
+use std::thread::{Builder, JoinHandle};
+
 use super::error::BenchError;
 
 /// Far more than the guest prints with as many samples as it takes.
@@ -18,6 +21,28 @@ impl GuestText {
         let room = MOST - self.bytes.len();
         self.is_cut |= bytes.len() > room;
         self.bytes.extend(bytes.iter().take(room));
+    }
+
+    /// What a thread reads from here until nothing more comes.
+    pub fn from(mut source: impl Read + Send + 'static) -> io::Result<JoinHandle<io::Result<GuestText>>> {
+        Builder::new().name("guest's text".to_owned()).spawn(move || {
+            let (mut text, mut chunk) = (GuestText::default(), [0; 4096]);
+            loop {
+                match source.read(&mut chunk) {
+                    Ok(0) => return Ok(text),
+                    Ok(count) => text.push(chunk.get(..count).unwrap_or_default()),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+    }
+
+    /// All of it, of a thread that has come to the end.
+    pub fn of(thread: JoinHandle<io::Result<GuestText>>) -> Result<String, BenchError> {
+        let text =
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads it panicked")));
+        text.map_err(BenchError::Console)?.into_string()
     }
 
     /// All of it.

@@ -75,6 +75,12 @@ impl Quantiles {
     pub fn each(&self) -> [u64; 5] {
         [self.min, self.p50, self.p99, self.p99_9, self.max]
     }
+
+    /// In another unit.
+    pub fn map(&self, unit: impl Fn(u64) -> u64) -> Quantiles {
+        let [min, p50, p99, p99_9, max] = self.each().map(unit);
+        Quantiles { min, p50, p99, p99_9, max }
+    }
 }
 
 impl Samples {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod apply;
+mod bench;
 mod changes;
 mod check;
 mod ctl;
@@ -50,6 +51,7 @@ enum Command {
     Show(show::Arguments),
     List(list::Arguments),
     Doctor(doctor::Arguments),
+    Bench(Box<bench::Arguments>),
     Reserve(reserve::Arguments),
     Release(release::Arguments),
     Apply(apply::Arguments),
@@ -90,6 +92,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHo
         Some(Command::Run(arguments)) => run::run(*arguments, cli.verbose, ppt),
         Some(Command::Ctl(arguments)) => ctl::ctl(arguments),
         Some(Command::Doctor(arguments)) => doctor::doctor(arguments),
+        Some(Command::Bench(arguments)) => bench::bench(*arguments, cli.verbose),
         Some(Command::Show(arguments)) => show::show(&arguments),
         Some(Command::List(arguments)) => list::list(&arguments),
         Some(Command::Reserve(arguments)) => reserve::reserve(arguments),

@@ -158,7 +158,7 @@ pub(super) fn cpus(text: &str) -> Result<u32, CpusTextError> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub(super) enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -306,7 +306,7 @@ fn say(text: &str) {
 }
 
 /// A file gets notes as well; stderr, where the guest's output may be too, only warnings unless more is asked for.
-fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
+pub(super) fn start_log(file: Option<&PathBuf>, verbose: u8) -> Result<(), RunError> {
     let level = match verbose.saturating_add(u8::from(file.is_some())) {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,

@@ -1,0 +1,137 @@
+//! Which differences from an earlier bench are real.
+//!
+//! A difference is called real if both of this hold:
+//!
+//! * **Ranks**: all samples of both are put in one order. If both came from the same distribution, the ranks of the one would
+//!   be spread among those of the other; how far they are from that is told by Mann and Whitney's U, whose normal
+//!   approximation, with the correction for equal values, is beyond 3.29 standard deviations in one of a thousand such cases.
+//!   Of the samples only the order counts, so outliers, which all these figures have, count no more than others.
+//! * **Size**: the medians differ by 1 % at least. With many samples far smaller differences are beyond chance, but not beyond
+//!   what changes between one start of a machine and the next.
+
+use super::report::{Report, Under};
+use super::samples::Samples;
+
+/// Standard deviations.
+const BEYOND_CHANCE: f64 = 3.29;
+/// Of the earlier median.
+const WORTH_TELLING: f64 = 0.01;
+
+/// Medians of a measurement, here and in the baseline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    pub name: String,
+    pub now: u64,
+    pub before: u64,
+    /// By chance, or too small: neither is told.
+    pub is_real: bool,
+}
+
+impl Compared {
+    /// The difference, as a part of the earlier median.
+    pub fn change(&self) -> f64 {
+        self.now as f64 / self.before.max(1) as f64 - 1.0
+    }
+}
+
+/// Each measurement under slotpass that both reports have.
+pub fn with_baseline(now: &Report, before: &Report) -> Vec<Compared> {
+    let (Some(now), Some(before)) = (now.run(Under::Slotpass), before.run(Under::Slotpass)) else {
+        return Vec::new();
+    };
+    let pairs =
+        now.measurements.iter().filter_map(|m| Some((m, m.cycles.as_ref()?, before.samples(&m.name)?)));
+    pairs
+        .map(|(measurement, now, before)| {
+            let medians = (now.quantiles().p50, before.quantiles().p50);
+            let compared = Compared {
+                name: measurement.name.clone(),
+                now: medians.0,
+                before: medians.1,
+                is_real: false,
+            };
+            let is_real =
+                compared.change().abs() >= WORTH_TELLING && deviations(now, before).abs() > BEYOND_CHANCE;
+            Compared { is_real, ..compared }
+        })
+        .collect()
+}
+
+/// Standard deviations that Mann and Whitney's U is away from what equal distributions give (Mann and Whitney, "On a test of
+/// whether one of two random variables is stochastically larger than the other", 1947); positive where `one` is larger.
+fn deviations(one: &Samples, other: &Samples) -> f64 {
+    let (one_count, other_count) = (one.count() as f64, other.count() as f64);
+    let total = one_count + other_count;
+    let (mut rank_sum, mut ties, mut below) = (0.0, 0.0, 0.0);
+    for (of_one, of_other) in merged(one.runs(), other.runs()) {
+        let equal = (of_one + of_other) as f64;
+        // Equal values share the middle of their ranks.
+        rank_sum += of_one as f64 * (below + (equal + 1.0) / 2.0);
+        ties += equal * (equal * equal - 1.0);
+        below += equal;
+    }
+    let u = rank_sum - one_count * (one_count + 1.0) / 2.0;
+    let variance = one_count * other_count / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)));
+    if variance > 0.0 { (u - one_count * other_count / 2.0) / variance.sqrt() } else { 0.0 }
+}
+
+/// How often each value comes in the one and in the other, in ascending order of the values.
+fn merged(one: &[(u64, u64)], other: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let tagged = one.iter().map(|&(value, count)| (value, (count, 0)));
+    let mut all: Vec<_> = tagged.chain(other.iter().map(|&(value, count)| (value, (0, count)))).collect();
+    all.sort_unstable_by_key(|(value, _)| *value);
+    let runs = all.chunk_by(|one, next| one.0 == next.0);
+    runs.map(|run| run.iter().fold((0, 0), |sum, (_, counts)| (sum.0 + counts.0, sum.1 + counts.1))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::printed::Printed;
+    use super::super::report::Run;
+    use super::*;
+
+    fn samples(words: &str) -> Samples {
+        Samples::parse(words).unwrap()
+    }
+
+    #[test]
+    fn u_of_small_samples() {
+        // U is 9 of 9 and 0 of 9, 4.5 expected, variance 3 * 3 * 7 / 12.
+        let (small, large) = (samples("1 2 3"), samples("4 5 6"));
+        assert!((deviations(&large, &small) - 4.5 / 5.25f64.sqrt()).abs() < 1e-12);
+        assert!((deviations(&small, &large) + 4.5 / 5.25f64.sqrt()).abs() < 1e-12);
+        assert_eq!(deviations(&samples("1 2*4 3"), &samples("1 2*4 3")), 0.0);
+        assert_eq!(deviations(&samples("7*50"), &samples("7*50")), 0.0, "nothing but equal values");
+        // One value twice in each: ranks 1, 2.5, 2.5, 4.
+        let expected = (1.0 + 2.5 - 3.0 - 2.0) / (2.0 * 2.0 / 12.0 * (5.0 - 6.0 / 12.0f64)).sqrt();
+        assert!((deviations(&samples("1 2"), &samples("2 3")) - expected).abs() < 1e-12);
+    }
+
+    fn compared(now: &str, before: &str) -> Compared {
+        let report = |words: &str| {
+            let printed = Printed::read(&format!("bench-rate 1\nbench empty cycles {words}\n")).unwrap();
+            Report::new("1", "x".to_owned(), vec![Run::of(Under::Slotpass, printed)])
+        };
+        with_baseline(&report(now), &report(before)).remove(0)
+    }
+
+    #[test]
+    fn differences_are_real_if_they_are_neither_chance_nor_small() {
+        for (now, before, is_real) in [
+            ("1000*500 1100*500", "1000*500 1100*500", false),
+            // Two per cent, of all samples.
+            ("1020*1000", "1000*1000", true),
+            ("980*1000", "1000*1000", true),
+            // Beyond chance, and small.
+            ("1005*1000", "1000*1000", false),
+            // Large, and by chance: one of three samples.
+            ("1000 2000*2", "1000*2 2000", false),
+            // Outliers alone.
+            ("1000*990 900000*10", "1000*1000", false),
+        ] {
+            assert_eq!(compared(now, before).is_real, is_real, "{now} after {before}");
+        }
+        let slower = compared("1020*1000", "1000*1000");
+        assert!((slower.change() - 0.02).abs() < 1e-12);
+    }
+}

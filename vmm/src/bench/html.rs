@@ -1,0 +1,211 @@
+//! A bench as one HTML file: figures, and a histogram of each measurement as inline SVG. No scripts, nothing from elsewhere.
+
+use std::fmt::Write;
+
+use super::report::{Report, Run, Under};
+use super::rows;
+use super::samples::Samples;
+
+const BARS: usize = 100;
+const WIDTH: f64 = 800.0;
+const HEIGHT: f64 = 120.0;
+/// Below the bars, for the axis.
+const AXIS: f64 = 18.0;
+
+const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}\
+h1{font-size:1.5em}h2{font-size:1.1em;margin:2em 0 0}h2 code{font-size:1em}table{border-collapse:collapse}\
+td,th{padding:.1em .8em .1em 0;text-align:right;font-variant-numeric:tabular-nums}td:first-child,th:first-child\
+{text-align:left}svg{width:100%;height:auto;display:block;margin-top:.5em}svg text{font-size:11px;fill:#555}\
+dt{font-weight:bold}dd{margin:0 0 .3em 1em}.slotpass{fill:#2c6fbb}.floor{fill:#8a8a8a}.qemu{fill:#d9822b}\
+rect.slotpass,rect.floor,rect.qemu{fill-opacity:.65}p.what{margin:0;color:#555}";
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn class(under: Under) -> &'static str {
+    match under {
+        Under::Slotpass => "slotpass",
+        Under::Floor => "floor",
+        Under::Qemu => "qemu",
+    }
+}
+
+/// The samples of a measurement of slotpass' under each; the floor's where it is a single thing.
+fn beside<'a>(report: &'a Report, name: &str) -> Vec<(&'a Run, &'a Samples)> {
+    let of_run = |run: &'a Run| {
+        let name = match (run.under, rows::find(name).map(|row| row.floor)) {
+            (Under::Floor, Some([single])) => single,
+            (Under::Floor, _) => return None,
+            _ => name,
+        };
+        Some((run, run.samples(name)?))
+    };
+    report.runs.iter().filter_map(of_run).collect()
+}
+
+/// The whole file.
+pub fn page(report: &Report) -> String {
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>slotpass bench: {0}</title>\
+         <style>{STYLE}</style></head><body>\n<h1>slotpass bench: {0}</h1>\n",
+        escaped(&report.function)
+    );
+    page += &environment(report);
+    let measurements = report.run(Under::Slotpass).map(|run| run.measurements.as_slice()).unwrap_or_default();
+    for measurement in measurements {
+        let what = rows::find(&measurement.name).map_or("", |row| row.what);
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            page,
+            "<h2><code>{}</code></h2><p class=\"what\">{}</p>",
+            escaped(&measurement.name),
+            escaped(what)
+        );
+        match &measurement.absent {
+            Some(why) => {
+                let _ = writeln!(page, "<p>absent: {}</p>", escaped(why));
+            }
+            None => {
+                let samples = beside(report, &measurement.name);
+                page += &histogram(&samples);
+                page += &figures(&samples);
+            }
+        }
+    }
+    page += "</body></html>\n";
+    page
+}
+
+fn environment(report: &Report) -> String {
+    let here = &report.environment;
+    let mut text = "<dl>".to_owned();
+    let mut entry = |name: &str, value: &str| {
+        let _ = write!(text, "<dt>{}</dt><dd>{}</dd>", escaped(name), escaped(value));
+    };
+    entry("slotpass", &report.slotpass);
+    for (name, value) in
+        [("Processor", &here.processor), ("Kernel", &here.kernel), ("Governor", &here.governor)]
+    {
+        entry(name, value.as_deref().unwrap_or("not told"));
+    }
+    for (name, values) in [("Mitigations", &here.mitigations), ("KVM", &here.kvm)] {
+        let values: Vec<String> = values.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        entry(name, &values.join("; "));
+    }
+    text + "</dl>\n"
+}
+
+fn figures(samples: &[(&Run, &Samples)]) -> String {
+    let mut text = "<table><tr><th>cycles</th><th>min</th><th>p50</th><th>p99</th><th>p99.9</th><th>max</th>\
+                    <th>samples</th></tr>"
+        .to_owned();
+    for (run, samples) in samples {
+        let _ = write!(text, "<tr><td>{}</td>", run.under.name());
+        for figure in samples.quantiles().each() {
+            let _ = write!(text, "<td>{figure}</td>");
+        }
+        let _ = write!(text, "<td>{}</td></tr>", samples.count());
+    }
+    text + "</table>\n"
+}
+
+/// Bars over cycles up to the largest 99th percentile, the rest in the last bar; each run's as high as its share of its
+/// own samples.
+fn histogram(samples: &[(&Run, &Samples)]) -> String {
+    let quantiles: Vec<_> = samples.iter().map(|(_, samples)| samples.quantiles()).collect();
+    let first = quantiles.iter().map(|q| q.min).min().unwrap_or(0);
+    let last = quantiles.iter().map(|q| q.p99).max().unwrap_or(0);
+    let width = (last.saturating_sub(first) / BARS as u64).saturating_add(1);
+    let shares: Vec<Vec<f64>> = samples.iter().map(|(_, samples)| shares(samples, first, width)).collect();
+    let highest = shares.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let bar = WIDTH / BARS as f64;
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">", HEIGHT + AXIS);
+    for ((run, _), shares) in samples.iter().zip(&shares) {
+        for (at, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+            // A single sample can be seen.
+            let height = (share / highest * HEIGHT).max(1.0);
+            let from = first.saturating_add(width.saturating_mul(at as u64));
+            let _ = write!(
+                svg,
+                "<rect class=\"{}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{}, from \
+                 {from} cycles{}: {:.1} %</title></rect>",
+                class(run.under),
+                at as f64 * bar,
+                HEIGHT - height,
+                bar - 0.5,
+                run.under.name(),
+                if at + 1 == BARS { " on" } else { "" },
+                share * 100.0
+            );
+        }
+    }
+    let end = first.saturating_add(width.saturating_mul(BARS as u64));
+    let _ = write!(
+        svg,
+        "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" stroke=\"#999\"/><text x=\"0\" y=\"{0}\">{first}\
+         </text><text x=\"{1}\" y=\"{0}\" text-anchor=\"middle\">cycles</text><text x=\"{WIDTH}\" y=\"{0}\" \
+         text-anchor=\"end\">{end}</text>",
+        HEIGHT + AXIS - 4.0,
+        WIDTH / 2.0
+    );
+    svg + "</svg>\n"
+}
+
+/// The part of the samples that each bar has.
+fn shares(samples: &Samples, first: u64, width: u64) -> Vec<f64> {
+    let mut bars = vec![0.0; BARS];
+    let total = samples.count() as f64;
+    for &(value, count) in samples.runs() {
+        let at = usize::try_from(value.saturating_sub(first) / width.max(1)).unwrap_or(usize::MAX);
+        if let Some(bar) = bars.get_mut(at.min(BARS - 1)) {
+            *bar += count as f64 / total;
+        }
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::printed::Printed;
+    use super::*;
+
+    fn run(under: Under, text: &str) -> Run {
+        Run::of(under, Printed::read(text).unwrap())
+    }
+
+    #[test]
+    fn every_sample_is_in_a_bar() {
+        for (words, first, width, filled) in [
+            ("0 99 100", 0, 1, vec![(0, 1), (99, 2)]),
+            ("5*8", 5, 1, vec![(0, 8)]),
+            ("10 29 18446744073709551615", 10, 20, vec![(0, 2), (99, 1)]),
+        ] {
+            let samples = Samples::parse(words).unwrap();
+            let bars = shares(&samples, first, width);
+            let total = samples.count() as f64;
+            let seen = bars.iter().enumerate().filter(|(_, share)| **share > 0.0);
+            let seen: Vec<_> = seen.map(|(at, share)| (at, (share * total).round() as u64)).collect();
+            assert_eq!(seen, filled, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_what_was_measured_and_needs_nothing_else() {
+        let own = "bench-rate 1000\nbench pio-read cycles 1000*9 5000\nbench msix-read absent <none>\n";
+        let runs = vec![
+            run(Under::Slotpass, own),
+            run(Under::Floor, "bench-rate 1000\nbench pio-read cycles 18446744073709551615\n"),
+        ];
+        let page = page(&Report::new("1.0", "a & b".to_owned(), runs));
+        assert_eq!(page.matches("<svg ").count(), 1);
+        assert!(
+            page.contains("<title>slotpass bench: a &amp; b</title>")
+                && page.contains("absent: &lt;none&gt;")
+        );
+        assert!(page.contains("rect class=\"slotpass\"") && page.contains("rect class=\"floor\""), "{page}");
+        for foreign in ["<script", "http:", "https:", "src=", "url("] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! All that a bench found out: what `--json` writes and `--baseline` reads.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::printed::{Measured, Printed};
+use super::rows;
+use super::samples::{Quantiles, Samples};
+
+/// Of the file; another number is another form.
+const FORMAT: u32 = 1;
+/// Bytes of a file: far more than any that is written.
+const LONGEST: u64 = 256 << 20;
+
+/// Who ran the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Under {
+    /// This program.
+    Slotpass,
+    /// The bare loop.
+    Floor,
+    /// QEMU.
+    Qemu,
+}
+
+impl Under {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Under::Slotpass => "slotpass",
+            Under::Floor => "the bare KVM loop",
+            Under::Qemu => "QEMU",
+        }
+    }
+}
+
+/// All that a bench found out.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Report {
+    format: u32,
+    /// What `slotpass --version` says.
+    pub slotpass: String,
+    /// What the figures depend on beside it.
+    pub environment: Environment,
+    /// The function that was measured, as it was named.
+    pub function: String,
+    /// One run of the guest under each.
+    pub runs: Vec<Run>,
+}
+
+/// A run of the guest.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Run {
+    /// Who ran it.
+    pub under: Under,
+    /// Of the time stamp counter.
+    pub cycles_per_microsecond: u64,
+    /// In the order in which they were made.
+    pub measurements: Vec<Measurement>,
+}
+
+/// What came of one measurement.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Measurement {
+    /// As the guest names it.
+    pub name: String,
+    /// The machine or the slot has no such thing, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+    /// In cycles.
+    #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub quantiles: Option<Quantiles>,
+    /// The same in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub nanoseconds: Option<Quantiles>,
+    /// Each value in cycles, and how often it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<Samples>,
+}
+
+impl Run {
+    /// From what the guest printed.
+    pub fn of(under: Under, printed: Printed) -> Run {
+        let rate = printed.rate;
+        let measurement = |(name, measured)| match measured {
+            Measured::Absent(why) => {
+                Measurement { name, absent: Some(why), quantiles: None, nanoseconds: None, cycles: None }
+            }
+            Measured::Samples(samples) => {
+                let quantiles = samples.quantiles();
+                Measurement {
+                    name,
+                    absent: None,
+                    quantiles: Some(quantiles),
+                    nanoseconds: Some(quantiles.map(|cycles| nanoseconds(cycles, rate))),
+                    cycles: Some(samples),
+                }
+            }
+        };
+        let measurements = printed.measured.into_iter().map(measurement).collect();
+        Run { under, cycles_per_microsecond: rate, measurements }
+    }
+
+    /// The samples of a measurement, if it was made.
+    pub fn samples(&self, name: &str) -> Option<&Samples> {
+        self.measurements.iter().find(|m| m.name == name)?.cycles.as_ref()
+    }
+}
+
+/// Rounded.
+pub fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
+    let scaled = u128::from(cycles) * 1000 + u128::from(cycles_per_microsecond) / 2;
+    u64::try_from(scaled / u128::from(cycles_per_microsecond.max(1))).unwrap_or(u64::MAX)
+}
+
+/// A figure by another one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    /// Of the least samples.
+    pub min: f64,
+    /// Of the medians.
+    pub p50: f64,
+}
+
+impl Ratio {
+    fn of(figure: Quantiles, by: (u64, u64)) -> Option<Ratio> {
+        let (min, p50) = by;
+        let of = |figure: u64, by: u64| figure as f64 / by as f64;
+        (min > 0 && p50 > 0).then(|| Ratio { min: of(figure.min, min), p50: of(figure.p50, p50) })
+    }
+}
+
+impl Report {
+    /// Of these runs, of which slotpass' is the first.
+    pub fn new(slotpass: &str, function: String, runs: Vec<Run>) -> Report {
+        let environment = Environment::here();
+        Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, function, runs }
+    }
+
+    /// The run under somebody.
+    pub fn run(&self, under: Under) -> Option<&Run> {
+        self.runs.iter().find(|run| run.under == under)
+    }
+
+    /// How often slotpass' figure has the floor's in it, which is a sum where several things happen.
+    pub fn to_floor(&self, name: &str) -> Option<Ratio> {
+        let (figure, floor) = (self.run(Under::Slotpass)?.samples(name)?, self.run(Under::Floor)?);
+        let parts = rows::find(name)?.floor;
+        let parts: Vec<Quantiles> =
+            parts.iter().map(|part| Some(floor.samples(part)?.quantiles())).collect::<Option<_>>()?;
+        let sum = |of: fn(&Quantiles) -> u64| parts.iter().map(of).sum();
+        Ratio::of(figure.quantiles(), (sum(|q| q.min), sum(|q| q.p50)))
+    }
+
+    /// How often slotpass' figure has QEMU's in it.
+    pub fn to_qemu(&self, name: &str) -> Option<Ratio> {
+        let qemu = self.run(Under::Qemu)?.samples(name)?.quantiles();
+        Ratio::of(self.run(Under::Slotpass)?.samples(name)?.quantiles(), (qemu.min, qemu.p50))
+    }
+
+    /// Reads what `--json` wrote.
+    pub fn read(path: &Path) -> Result<Report, BaselineError> {
+        let failed = |source| BaselineError::Read { path: path.to_owned(), source };
+        // To open a pipe for good waits for somebody who writes.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("not a regular file")));
+        }
+        let mut text = Vec::new();
+        let length = file.take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
+        if length as u64 > LONGEST {
+            return Err(failed(io::ErrorKind::FileTooLarge.into()));
+        }
+        Report::parse(&text).map_err(|(field, source)| BaselineError::Content {
+            path: path.to_owned(),
+            field,
+            source,
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Report, (String, serde_json::Error)> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let report: Report = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let field = error.path().to_string();
+            let field =
+                if matches!(field.as_str(), "." | "?") { String::new() } else { format!("field {field}: ") };
+            (field, error.into_inner())
+        })?;
+        json.end().map_err(|error| (String::new(), error))?;
+        let wrong = |what: String| (String::new(), serde::de::Error::custom(what));
+        if report.format != FORMAT {
+            return Err(wrong(format!("it has form {}, and this slotpass knows {FORMAT}", report.format)));
+        }
+        if report.run(Under::Slotpass).is_none() {
+            return Err(wrong("it has no run under slotpass".to_owned()));
+        }
+        Ok(report)
+    }
+}
+
+/// Why there is nothing to compare with.
+#[derive(Debug, thiserror::Error)]
+pub enum BaselineError {
+    /// The file.
+    #[error("baseline {}: {source}", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+    /// What is in it.
+    #[error("baseline {}: {field}{source}; a baseline is what slotpass bench --json wrote", .path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it, if that can be told.
+        field: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(slotpass: &str, floor: &str) -> Report {
+        let run = |under, text: &str| Run::of(under, Printed::read(text).unwrap());
+        let runs = vec![run(Under::Slotpass, slotpass), run(Under::Floor, floor)];
+        Report::new("1.0", "sim:demo".to_owned(), runs)
+    }
+
+    #[test]
+    fn ratios_to_the_floor_are_to_the_sum_of_its_parts() {
+        let own = "bench-rate 1000\nbench cf8-read cycles 600 900*9\nbench enable-at-once cycles 7\n";
+        let floor =
+            "bench-rate 1000\nbench coalesced-write cycles 100 200*9\nbench pio-read cycles 200 250*9\n";
+        let report = report(own, floor);
+        assert_eq!(report.to_floor("cf8-read"), Some(Ratio { min: 2.0, p50: 2.0 }));
+        assert_eq!(report.to_floor("enable-at-once"), None, "there is no floor of it");
+        assert_eq!(report.to_floor("ecam-read"), None);
+        assert_eq!(report.to_qemu("cf8-read"), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let own = "bench-rate 2445\nbench empty cycles 49*17 73\nbench msix-read absent no MSI-X\n";
+        let report = report(own, "bench-rate 2445\nbench empty cycles 50\n");
+        let text = serde_json::to_string(&report).unwrap();
+        assert!(text.contains(r#""nanoseconds":{"min":20,"p50":20,"p99":30,"p99.9":30,"max":30}"#), "{text}");
+        let back = Report::parse(text.as_bytes()).unwrap();
+        let run = back.run(Under::Slotpass).unwrap();
+        assert_eq!(run.samples("empty").unwrap().runs(), [(49, 17), (73, 1)]);
+        assert_eq!(run.measurements[1].absent.as_deref(), Some("no MSI-X"));
+        assert_eq!(back.environment, report.environment);
+    }
+
+    #[test]
+    fn broken_baselines_say_what_is_wrong() {
+        let run = |measurement: &str| {
+            format!(
+                r#"{{"format":1,"slotpass":"1","environment":{{}},"function":"x","runs":[{{"under":"slotpass",
+                "cycles_per_microsecond":1000,"measurements":[{measurement}]}}]}}"#
+            )
+        };
+        let bad = |text: &str| {
+            let (field, error) = Report::parse(text.as_bytes()).unwrap_err();
+            format!("{field}{error}")
+        };
+        assert!(Report::parse(run("").as_bytes()).is_ok());
+        for (text, part) in [
+            (String::new(), "EOF"),
+            ("{}".to_owned(), "missing field `format`"),
+            (run("") + "x", "trailing characters"),
+            (run("").replace(r#""format":1"#, r#""format":2"#), "it has form 2"),
+            (run("").replace(r#""under":"slotpass""#, r#""under":"floor""#), "no run under slotpass"),
+            (
+                run("").replace(r#""under":"slotpass""#, r#""under":"xen""#),
+                "field runs[0].under: unknown variant",
+            ),
+            (run(r#"{"cycles":[[1,1]]}"#), "missing field `name`"),
+            (run(r#"{"name":"empty","cycles":[[2,1],[1,1]]}"#), "1 comes after 2"),
+            (run(r#"{"name":"empty","cycles":[[1,-1]]}"#), "invalid value"),
+            (run(r#"{"name":"empty","cycles":[]}"#), "no samples"),
+        ] {
+            assert!(bad(&text).contains(part), "{text}: {}", bad(&text));
+        }
+    }
+}

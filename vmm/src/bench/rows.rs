@@ -1,0 +1,111 @@
+//! What is measured, and what of the floor each figure stands beside.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A measurement that the guest makes by itself (`guest::BENCH`).
+#[derive(Debug)]
+pub struct Row {
+    /// As the guest names it.
+    pub name: &'static str,
+    /// For people.
+    pub what: &'static str,
+    /// What it is at least, measured by the guest under the bare loop: the sum of these. Nothing where the bare loop has
+    /// nothing like it.
+    pub floor: &'static [&'static str],
+}
+
+const fn row(name: &'static str, what: &'static str, floor: &'static [&'static str]) -> Row {
+    Row { name, what, floor }
+}
+
+/// In the order in which they are made.
+pub const ROWS: [Row; 25] = [
+    row("empty", "nothing, as around an access to memory", &["empty"]),
+    row("empty-port", "nothing, as around an access to ports", &["empty-port"]),
+    row("pio-read", "read of a port that nobody claims", &["pio-read"]),
+    row("pio-write", "write of a port that nobody claims", &["pio-write"]),
+    row("mmio-read", "read of an address that nobody claims", &["mmio-read"]),
+    row("mmio-write", "write of an address that nobody claims", &["mmio-write"]),
+    row("cf8-write-address", "write of port 0xCF8", &["coalesced-write"]),
+    row("cf8-read", "vendor id by ports 0xCF8 and 0xCFC", &["coalesced-write", "pio-read"]),
+    row("cf8-read-absent", "the same of an empty slot", &["coalesced-write", "pio-read"]),
+    row(
+        "cf8-write",
+        "register 0x3C, with what it holds, by ports 0xCF8 and 0xCFC",
+        &["coalesced-write", "pio-write"],
+    ),
+    row("ecam-read", "vendor id by ECAM", &["mmio-read"]),
+    row("ecam-read-absent", "the same of an empty slot", &["ro-read"]),
+    row(
+        "ecam-read-live",
+        "command and status, of which the device knows the latter, by ECAM",
+        &["mmio-read"],
+    ),
+    row("ecam-write", "register 0x3C, with what it holds, by ECAM", &["mmio-write"]),
+    row("bar-read", "read of a BAR where it is mapped", &["ro-read"]),
+    row("trapped-read", "read of a register that is trapped", &["mmio-read"]),
+    row("trapped-write", "write of such a register", &["mmio-write"]),
+    row("msix-read", "read of the MSI-X table", &["ro-read"]),
+    row("pba-read", "read of MSI-X' pending bits", &["ro-read"]),
+    row("msix-write-same", "write to the MSI-X table that changes nothing", &["ro-write"]),
+    row("msix-mask-unmask", "an armed MSI-X vector masked and unmasked", &["ro-write", "ro-write"]),
+    row("doorbell", "the write that raises an interrupt, held back meanwhile", &["ioeventfd-write"]),
+    row("interrupt", "from that write to the handler's first instruction", &["irqfd"]),
+    row("enable-at-once", "MSI-X vectors made live together, under the function mask", &[]),
+    row("enable-one-by-one", "MSI-X vectors made live one after the other, as Linux does", &[]),
+];
+
+/// The row of that name.
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// A measurement that somebody asks for: a word for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen(String);
+
+/// A text that names no measurement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no measurement '{0}'; there are: {names}; behind = some take a value, as enable-at-once=64 or bar-read=0:16",
+    names = ROWS.map(|row| row.name).join(", ")
+)]
+pub struct ChosenError(String);
+
+impl FromStr for Chosen {
+    type Err = ChosenError;
+
+    fn from_str(text: &str) -> Result<Chosen, ChosenError> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let is_plain = value.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == ':');
+        match find(name) {
+            Some(_) if is_plain => Ok(Chosen(text.to_owned())),
+            _ => Err(ChosenError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measurements_by_name_and_value() {
+        for text in ["empty", "enable-at-once=64", "bar-read=0:0x10"] {
+            assert_eq!(text.parse::<Chosen>().unwrap().to_string(), text);
+        }
+        for text in ["", "emtpy", "slot=8", "bar-read=0:16 slot=9", "empty="] {
+            let parsed = text.parse::<Chosen>();
+            assert_eq!(parsed.is_ok(), text == "empty=", "{text}: {parsed:?}");
+        }
+        let error = "x".parse::<Chosen>().unwrap_err().to_string();
+        assert!(error.starts_with("there is no measurement 'x'; there are: empty, empty-port, "), "{error}");
+    }
+}
