@@ -50,6 +50,9 @@ pub enum BenchError {
     /// Its guest did not come to its end.
     #[error("the guest that measures was stopped: {0}")]
     Stopped(String),
+    /// Signals cannot be taken back from the machine.
+    #[error("signals: {0}")]
+    Signals(#[source] io::Error),
     /// The user wants it no more.
     #[error("ended by {0}")]
     Asked(&'static str),

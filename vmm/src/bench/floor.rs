@@ -44,7 +44,7 @@ const DIVISOR: u8 = 0x80;
 const EMPTY: u8 = 0x60;
 
 /// What the guest measures here. The names are those of `guest::BENCH`.
-fn words(iterations: u32, collects: bool) -> String {
+fn words(iterations: u64, collects: bool) -> String {
     let mut words = format!(
         "iterations={iterations} empty empty-port pio-read pio-write mmio-read mmio-write ro-read={READ_ONLY:#x} \
          ro-write={READ_ONLY:#x} ioeventfd-write={DOORBELL:#x} irqfd={INTERRUPT:#x} vector={VECTOR}"
@@ -56,7 +56,7 @@ fn words(iterations: u32, collects: bool) -> String {
 }
 
 /// Runs the guest to its end, and gives what it sent by its serial port.
-pub fn run(iterations: u32) -> Result<String, BenchError> {
+pub fn run(iterations: u64) -> Result<String, BenchError> {
     let vm = Vm::new()?;
     let collects = vm.fd().check_extension(Cap::CoalescedPio);
     let mut kernel = Kernel::embedded("bench", guest::BENCH, &words(iterations, collects))?;

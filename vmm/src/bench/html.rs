@@ -46,13 +46,15 @@ fn beside<'a>(report: &'a Report, name: &str) -> Vec<(&'a Run, &'a Samples)> {
 
 /// The whole file.
 pub fn page(report: &Report) -> String {
+    let own = report.run(Under::Slotpass);
+    let function = own.and_then(|run| run.function.as_deref()).unwrap_or("no function");
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>slotpass bench: {0}</title>\
          <style>{STYLE}</style></head><body>\n<h1>slotpass bench: {0}</h1>\n",
-        escaped(&report.function)
+        escaped(function)
     );
     page += &environment(report);
-    let measurements = report.run(Under::Slotpass).map(|run| run.measurements.as_slice()).unwrap_or_default();
+    let measurements = own.map(|run| run.measurements.as_slice()).unwrap_or_default();
     for measurement in measurements {
         let what = rows::find(&measurement.name).map_or("", |row| row.what);
         // Writing to a string does not fail.
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     fn run(under: Under, text: &str) -> Run {
-        Run::of(under, Printed::read(text).unwrap())
+        Run::of(under, Some("a & b".to_owned()), &[Printed::read(text).unwrap()]).unwrap()
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
             run(Under::Slotpass, own),
             run(Under::Floor, "bench-rate 1000\nbench pio-read cycles 18446744073709551615\n"),
         ];
-        let page = page(&Report::new("1.0", "a & b".to_owned(), runs));
+        let page = page(&Report::new("1.0", runs));
         assert_eq!(page.matches("<svg ").count(), 1);
         assert!(
             page.contains("<title>slotpass bench: a &amp; b</title>")

@@ -36,6 +36,10 @@ use crate::slot_map::Assignment;
 
 /// Samples of each measurement that the guest can take.
 pub const ITERATIONS: RangeInclusive<u32> = 1..=65536;
+/// How often the guest is started at most.
+const ROUNDS: u32 = 5;
+/// Samples of what takes long.
+const REPEATS: u32 = 10;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub struct Bench {
     pub assignments: Vec<Assignment>,
     /// How they are opened.
     pub iommufd: UseIommufd,
-    /// Of [`ITERATIONS`].
+    /// Samples of each, of [`ITERATIONS`].
     pub iterations: u32,
     /// All of [`ROWS`] if empty.
     pub only: Vec<Chosen>,
@@ -54,41 +58,80 @@ pub struct Bench {
     pub qemu: bool,
 }
 
+/// What is printed in each round, by who ran the guest.
+#[derive(Default)]
+struct Rounds {
+    own: Vec<Printed>,
+    floor: Vec<Printed>,
+    qemu: Vec<Printed>,
+}
+
 impl Bench {
-    fn words(&self, slot: &str) -> String {
+    fn words(&self, slot: &str, iterations: u64, repeats: u64) -> String {
         let names: Vec<String> = match self.only.as_slice() {
             [] => ROWS.iter().map(|row| row.name.to_owned()).collect(),
             only => only.iter().map(ToString::to_string).collect(),
         };
-        format!("slot={slot} iterations={} {}", self.iterations, names.join(" "))
+        format!("slot={slot} iterations={iterations} repeats={repeats} {}", names.join(" "))
     }
 
-    /// Measures, under one after the other; `slotpass` is this program's version.
+    /// Measures in rounds, in each under all of them in turn, so that what the host does meanwhile meets all alike.
+    /// `slotpass` is this program's version.
     pub fn run(&self, slotpass: &str) -> Result<Report, BenchError> {
         let first = self.assignments.first();
         let slot = first.map_or_else(|| qemu::SLOT.to_owned(), |assignment| assignment.slot.to_string());
-        let read = |under: Under, text: String| {
-            let printed = Printed::read(&text);
-            let printed = printed.map_err(|source| BenchError::Guest { under: under.name(), source })?;
-            Ok::<Run, BenchError>(Run::of(under, printed))
+        let mut rounds = Rounds::default();
+        let count = ROUNDS.min(self.iterations);
+        for round in 0..count {
+            let iterations = share(self.iterations, round, count);
+            let repeats = share(REPEATS, round, count);
+            if self.floor {
+                rounds.floor.push(read(Under::Floor, &floor::run(iterations)?)?);
+            }
+            if self.qemu {
+                let words = self.words(qemu::SLOT, iterations, repeats);
+                rounds.qemu.push(read(Under::Qemu, &qemu::run(&words, first)?)?);
+            }
+            let words = self.words(&slot, iterations, repeats);
+            let text = own::run(words, self.assignments.clone(), self.iommufd)?;
+            rounds.own.push(read(Under::Slotpass, &text)?);
+        }
+        let function = first.map(|Assignment { slot, device, .. }| format!("{device} in slot {slot}"));
+        let of = |under: Under, function, rounds: &[Printed]| {
+            let run = Run::of(under, function, rounds);
+            run.map_err(|source| BenchError::Guest { under: under.name(), source })
         };
-        // The floor first: the machine takes over this process' signals.
-        let floor = match self.floor {
-            true => Some(read(Under::Floor, floor::run(self.iterations)?)?),
-            false => None,
-        };
-        let qemu = match self.qemu {
-            true => Some(read(Under::Qemu, qemu::run(&self.words(qemu::SLOT), first)?)?),
-            false => None,
-        };
-        let own = own::run(self.words(&slot), self.assignments.clone(), self.iommufd)?;
-        let mut runs = vec![read(Under::Slotpass, own)?];
-        runs.extend(floor);
-        runs.extend(qemu);
-        let function = match first {
-            Some(Assignment { slot, device, .. }) => format!("{device} in slot {slot}"),
-            None => "no function".to_owned(),
-        };
-        Ok(Report::new(slotpass, function, runs))
+        let mut runs = vec![of(Under::Slotpass, function, &rounds.own)?];
+        if self.floor {
+            runs.push(of(Under::Floor, None, &rounds.floor)?);
+        }
+        if self.qemu {
+            runs.push(of(Under::Qemu, Some(qemu::function(first)), &rounds.qemu)?);
+        }
+        Ok(Report::new(slotpass, runs))
+    }
+}
+
+/// A round's part of all, as equal as can be. There are as many at least as rounds.
+fn share(all: u32, round: u32, rounds: u32) -> u64 {
+    let until = |round: u32| u64::from(all) * u64::from(round) / u64::from(rounds.max(1));
+    until(round + 1) - until(round)
+}
+
+fn read(under: Under, text: &str) -> Result<Printed, BenchError> {
+    Printed::read(text).map_err(|source| BenchError::Guest { under: under.name(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn the_rounds_together_take_all_samples_and_each_takes_one_at_least() {
+        for (all, rounds) in [(1, 1), (3, 3), (7, 5), (1000, 5), (65536, 5)] {
+            let shares: Vec<u64> = (0..rounds).map(|round| share(all, round, rounds)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), u64::from(all), "{shares:?}");
+            assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::control::Stop;
 use crate::machine::{self, Description, EventPolicy, Image, UseIommufd};
 use crate::memory::{Backing, RamSize};
 use crate::port_options::PortOptions;
+use crate::signals;
 use crate::slot_map::Assignment;
 
 /// Enough for the guest, and little to be mapped for DMA.
@@ -38,6 +39,8 @@ pub fn run(words: String, assignments: Vec<Assignment>, iommufd: UseIommufd) -> 
         running: None,
     };
     let outcome = machine::run(&description);
+    // The machine has taken them over; what else is run is ended by them as usual.
+    signals::unblock().map_err(BenchError::Signals)?;
     // With the last descriptor of the guest's end of the console the reader comes to its end.
     drop(description);
     let text = GuestText::of(text)?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::printed::{Measured, Printed};
+use super::printed::{Measured, Printed, PrintedError};
 use super::rows;
 use super::samples::{Quantiles, Samples};
 
@@ -46,17 +46,18 @@ pub struct Report {
     pub slotpass: String,
     /// What the figures depend on beside it.
     pub environment: Environment,
-    /// The function that was measured, as it was named.
-    pub function: String,
-    /// One run of the guest under each.
+    /// What was found under each.
     pub runs: Vec<Run>,
 }
 
-/// A run of the guest.
+/// What was found under one of them, in all rounds.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Run {
-    /// Who ran it.
+    /// Who ran the guest.
     pub under: Under,
+    /// The function that was measured, if the guest had one.
+    #[serde(default)]
+    pub function: Option<String>,
     /// Of the time stamp counter.
     pub cycles_per_microsecond: u64,
     /// In the order in which they were made.
@@ -77,32 +78,28 @@ pub struct Measurement {
     /// The same in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub nanoseconds: Option<Quantiles>,
+    /// The median of each round: the guest was started so often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub round_medians: Vec<u64>,
     /// Each value in cycles, and how often it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<Samples>,
 }
 
 impl Run {
-    /// From what the guest printed.
-    pub fn of(under: Under, printed: Printed) -> Run {
-        let rate = printed.rate;
-        let measurement = |(name, measured)| match measured {
-            Measured::Absent(why) => {
-                Measurement { name, absent: Some(why), quantiles: None, nanoseconds: None, cycles: None }
-            }
-            Measured::Samples(samples) => {
-                let quantiles = samples.quantiles();
-                Measurement {
-                    name,
-                    absent: None,
-                    quantiles: Some(quantiles),
-                    nanoseconds: Some(quantiles.map(|cycles| nanoseconds(cycles, rate))),
-                    cycles: Some(samples),
-                }
-            }
-        };
-        let measurements = printed.measured.into_iter().map(measurement).collect();
-        Run { under, cycles_per_microsecond: rate, measurements }
+    /// From what the guest printed in each round, which is of the same measurements in the same order.
+    pub fn of(under: Under, function: Option<String>, rounds: &[Printed]) -> Result<Run, PrintedError> {
+        let mut rates: Vec<u64> = rounds.iter().map(|printed| printed.rate).collect();
+        rates.sort_unstable();
+        let rate = rates.get(rates.len() / 2).copied().unwrap_or(1);
+        let count = rounds.iter().map(|printed| printed.measured.len()).min().unwrap_or(0);
+        let measurements = (0..count).map(|at| {
+            let of_rounds: Vec<&(String, Measured)> =
+                rounds.iter().filter_map(|printed| printed.measured.get(at)).collect();
+            Measurement::of(&of_rounds, rate)
+        });
+        let measurements = measurements.collect::<Result<_, _>>()?;
+        Ok(Run { under, function, cycles_per_microsecond: rate, measurements })
     }
 
     /// The samples of a measurement, if it was made.
@@ -111,8 +108,38 @@ impl Run {
     }
 }
 
+impl Measurement {
+    /// Of the rounds' results: absent if it was so in one of them.
+    fn of(rounds: &[&(String, Measured)], rate: u64) -> Result<Measurement, PrintedError> {
+        let name = rounds.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        let mut measurement = Measurement {
+            name: name.clone(),
+            absent: None,
+            quantiles: None,
+            nanoseconds: None,
+            round_medians: Vec::new(),
+            cycles: None,
+        };
+        let mut all = Vec::new();
+        for (_, measured) in rounds {
+            match measured {
+                Measured::Samples(samples) => all.push(samples),
+                Measured::Absent(why) => return Ok(Measurement { absent: Some(why.clone()), ..measurement }),
+            }
+        }
+        let medians = all.iter().map(|samples| samples.quantiles().p50).collect();
+        let samples = Samples::merged(all).map_err(|source| PrintedError::Samples { name, source })?;
+        let quantiles = samples.quantiles();
+        measurement.quantiles = Some(quantiles);
+        measurement.nanoseconds = Some(quantiles.map(|cycles| nanoseconds(cycles, rate)));
+        measurement.round_medians = medians;
+        measurement.cycles = Some(samples);
+        Ok(measurement)
+    }
+}
+
 /// Rounded.
-pub fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
+fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
     let scaled = u128::from(cycles) * 1000 + u128::from(cycles_per_microsecond) / 2;
     u64::try_from(scaled / u128::from(cycles_per_microsecond.max(1))).unwrap_or(u64::MAX)
 }
@@ -136,9 +163,9 @@ impl Ratio {
 
 impl Report {
     /// Of these runs, of which slotpass' is the first.
-    pub fn new(slotpass: &str, function: String, runs: Vec<Run>) -> Report {
+    pub fn new(slotpass: &str, runs: Vec<Run>) -> Report {
         let environment = Environment::here();
-        Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, function, runs }
+        Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, runs }
     }
 
     /// The run under somebody.
@@ -230,9 +257,8 @@ mod tests {
     use super::*;
 
     fn report(slotpass: &str, floor: &str) -> Report {
-        let run = |under, text: &str| Run::of(under, Printed::read(text).unwrap());
-        let runs = vec![run(Under::Slotpass, slotpass), run(Under::Floor, floor)];
-        Report::new("1.0", "sim:demo".to_owned(), runs)
+        let run = |under, text: &str| Run::of(under, None, &[Printed::read(text).unwrap()]).unwrap();
+        Report::new("1.0", vec![run(Under::Slotpass, slotpass), run(Under::Floor, floor)])
     }
 
     #[test]
@@ -261,10 +287,26 @@ mod tests {
     }
 
     #[test]
+    fn rounds_are_put_together() {
+        let rounds = [
+            "bench-rate 1000\nbench a cycles 10 12*2\nbench b absent no\n",
+            "bench-rate 1002\nbench a cycles 20*3\nbench b cycles 7\n",
+            "bench-rate 1001\nbench a cycles 10*3\nbench b cycles 7\n",
+        ];
+        let rounds = rounds.map(|text| Printed::read(text).unwrap());
+        let run = Run::of(Under::Slotpass, Some("x".to_owned()), &rounds).unwrap();
+        assert_eq!(run.cycles_per_microsecond, 1001);
+        let [a, b] = run.measurements.as_slice() else { panic!("{run:?}") };
+        assert_eq!(a.cycles.as_ref().unwrap().runs(), [(10, 4), (12, 2), (20, 3)]);
+        assert_eq!(a.round_medians, [12, 20, 10]);
+        assert_eq!((b.absent.as_deref(), &b.cycles), (Some("no"), &None));
+    }
+
+    #[test]
     fn broken_baselines_say_what_is_wrong() {
         let run = |measurement: &str| {
             format!(
-                r#"{{"format":1,"slotpass":"1","environment":{{}},"function":"x","runs":[{{"under":"slotpass",
+                r#"{{"format":1,"slotpass":"1","environment":{{}},"runs":[{{"under":"slotpass",
                 "cycles_per_microsecond":1000,"measurements":[{measurement}]}}]}}"#
             )
         };

@@ -1,5 +1,7 @@
 //! Samples of one measurement.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 
 /// Most samples that are read of one measurement; the guest takes no more.
@@ -96,6 +98,16 @@ impl Samples {
         words.split_ascii_whitespace().map(run).collect::<Result<Vec<_>, _>>()?.try_into()
     }
 
+    /// All samples of these together.
+    pub fn merged<'a>(all: impl IntoIterator<Item = &'a Samples>) -> Result<Samples, SamplesError> {
+        let mut counts = BTreeMap::<u64, u64>::new();
+        for (value, count) in all.into_iter().flat_map(|samples| samples.0.iter().copied()) {
+            let sum = counts.entry(value).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        counts.into_iter().collect::<Vec<_>>().try_into()
+    }
+
     /// Values and how often each came.
     pub fn runs(&self) -> &[(u64, u64)] {
         &self.0
@@ -157,6 +169,15 @@ mod tests {
         let Quantiles { min, p50, p99, p99_9, max } = samples.quantiles();
         assert_eq!((min, max, p99_9), (1_000_000_007, 4_000_000_009, 4_000_000_009));
         assert!(p50.abs_diff(min) < min / 10_000 && p50 == p99, "{p50} {p99}");
+    }
+
+    #[test]
+    fn samples_of_several_runs() {
+        let [one, other] = ["1 5*2 9", "0*3 5 9*4"].map(|words| Samples::parse(words).unwrap());
+        let merged = Samples::merged([&one, &other]).unwrap();
+        assert_eq!(merged.runs(), [(0, 3), (1, 1), (5, 3), (9, 5)]);
+        let many = Samples::parse("7*65536").unwrap();
+        assert!(Samples::merged([&many, &one]).is_err());
     }
 
     #[test]

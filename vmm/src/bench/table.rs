@@ -42,10 +42,7 @@ fn words<const N: usize>(words: [&str; N]) -> impl Iterator<Item = String> {
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     for run in &report.runs {
-        let function = match run.under {
-            Under::Floor => String::new(),
-            _ => format!(", {}", report.function),
-        };
+        let function = run.function.as_ref().map_or_else(String::new, |function| format!(", {function}"));
         let under = run.under.name();
         // Writing to a string does not fail.
         let _ =
@@ -121,7 +118,7 @@ mod tests {
     use super::*;
 
     fn run(under: Under, text: &str) -> Run {
-        Run::of(under, Printed::read(text).unwrap())
+        Run::of(under, Some("sim:demo".to_owned()), &[Printed::read(text).unwrap()]).unwrap()
     }
 
     #[test]
@@ -131,7 +128,7 @@ mod tests {
         let floor = "bench-rate 2000\nbench pio-read cycles 800*10\n";
         let qemu = "bench-rate 2000\nbench pio-read cycles 4000*10\nbench enable-at-once cycles 400000\n";
         let runs = vec![run(Under::Slotpass, own), run(Under::Floor, floor), run(Under::Qemu, qemu)];
-        let text = text(&Report::new("1", "sim:demo".to_owned(), runs));
+        let text = text(&Report::new("1", runs));
         let table = text.split_once("\n\n").unwrap().0;
         let wanted = "\
 Under slotpass, sim:demo, 2000 cycles in a microsecond

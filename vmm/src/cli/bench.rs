@@ -34,8 +34,8 @@ pub struct Arguments {
     /// Measures a bare loop around KVM_RUN as well, the least that KVM allows, and shows the ratios to it
     #[arg(long)]
     floor: bool,
-    /// Measures under another VMM as well, with the function of the first --slot if it is one of this host, and shows the
-    /// ratios to it
+    /// Measures under another VMM as well, with the function of the first --slot if it is one of this host, otherwise with an
+    /// edu device, and shows the ratios to it
     #[arg(long, value_name = "VMM")]
     against: Option<Against>,
     /// Samples of each measurement, 1 to 65536
@@ -48,7 +48,8 @@ pub struct Arguments {
     /// As JSON, with every sample and what the figures depend on; what --baseline takes
     #[arg(long)]
     json: bool,
-    /// Says which medians differ from those of an earlier bench: beyond chance, by the ranks of the samples, and by 1 % or more
+    /// Says which medians differ from those of an earlier bench, by 1 % or more, and more than by chance: a test of the ranks of
+    /// all samples, and of how often the guest was started
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Writes a page with a histogram of each measurement
