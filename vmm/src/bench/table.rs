@@ -28,10 +28,9 @@ fn columns(rows: &[Vec<String>]) -> String {
 }
 
 fn ratio(ratio: Option<Ratio>) -> [String; 2] {
-    ratio.map_or_else(
-        || [String::new(), String::new()],
-        |Ratio { min, p50 }| [min, p50].map(|r| format!("{r:.2}")),
-    )
+    // Where one exits and the other does not, two decimals are nothing.
+    let shown = |ratio: f64| if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") };
+    ratio.map_or_else(|| [String::new(), String::new()], |Ratio { min, p50 }| [min, p50].map(shown))
 }
 
 fn words<const N: usize>(words: [&str; N]) -> impl Iterator<Item = String> {

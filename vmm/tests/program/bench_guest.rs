@@ -1,35 +1,8 @@
 //! The guest that measures, with a simulated function.
 
-use crate::support::{Slotpass, needs_kvm};
+use vmm::bench::rows::ROWS;
 
-/// Of all measurements that need no word with an address.
-const ALL: [&str; 25] = [
-    "empty",
-    "empty-port",
-    "pio-read",
-    "pio-write",
-    "mmio-read",
-    "mmio-write",
-    "cf8-write-address",
-    "cf8-read",
-    "cf8-read-absent",
-    "cf8-write",
-    "ecam-read",
-    "ecam-read-absent",
-    "ecam-read-live",
-    "ecam-write",
-    "bar-read",
-    "trapped-read",
-    "trapped-write",
-    "msix-read",
-    "pba-read",
-    "msix-write-same",
-    "msix-mask-unmask",
-    "doorbell",
-    "interrupt",
-    "enable-at-once",
-    "enable-one-by-one",
-];
+use crate::support::{Slotpass, needs_kvm};
 
 #[test]
 fn a_simulated_function_has_everything_that_is_measured() {
@@ -42,6 +15,6 @@ fn a_simulated_function_has_everything_that_is_measured() {
         let counts = runs.split(' ').map(|run| run.split_once('*').map_or(1, |(_, n)| n.parse().unwrap()));
         (name, counts.sum::<u64>())
     });
-    let wanted = ALL.map(|name| (name, if name.starts_with("enable") { 2 } else { 7 }));
+    let wanted = ROWS.map(|row| (row.name, if row.name.starts_with("enable") { 2 } else { 7 }));
     assert_eq!(counts.collect::<Vec<_>>(), wanted, "{ended}");
 }

@@ -1,0 +1,87 @@
+//! `slotpass bench`, with the simulated function.
+
+use serde_json::Value;
+
+use crate::support::{Slotpass, needs_kvm};
+
+fn bench(arguments: &str) -> Slotpass {
+    Slotpass::new().args(["bench"]).args(arguments.split_whitespace())
+}
+
+/// The lines of the table of one that ran the guest.
+fn table<'a>(stdout: &'a str, under: &str) -> Vec<Vec<&'a str>> {
+    let lines = stdout.lines().skip_while(|line| !line.starts_with(under)).skip(2);
+    lines.take_while(|line| !line.is_empty()).map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[test]
+fn every_row_has_its_figures_and_its_ratio_to_the_floor() {
+    needs_kvm!();
+    let (ended, page) = bench("--floor --iterations 10 --html page.html").end_and_read("page.html");
+    let ended = ended.expect_code(0).expect_silent_stderr();
+    let rows = table(&ended.stdout, "Under slotpass, sim:demo in slot 0:8:0, ");
+    assert_eq!(rows.len(), 25, "{ended}");
+    for row in &rows {
+        let (name, figures) = row.split_first().unwrap();
+        let figures: Vec<f64> = figures.iter().map(|figure| figure.parse().unwrap()).collect();
+        // Cycles and nanoseconds of five quantiles each, and two ratios where there is a floor.
+        assert_eq!(figures.len(), if name.starts_with("enable") { 10 } else { 12 }, "{name}\n{ended}");
+        assert!(figures[..5].is_sorted() && figures[5..10].is_sorted(), "{name}\n{ended}");
+    }
+    let floor = table(&ended.stdout, "Under the bare KVM loop, ");
+    assert!(floor.iter().any(|row| row[0] == "irqfd") && floor.iter().all(|row| row.len() == 11), "{ended}");
+    assert_eq!(page.matches("<svg ").count(), 25, "{page}");
+}
+
+#[test]
+fn a_bench_is_compared_with_what_it_wrote() {
+    needs_kvm!();
+    let ended = bench("--json --iterations 20 --only empty,enable-at-once=3,msix-read").end();
+    let ended = ended.expect_code(0).expect_silent_stderr();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let measurements = report.pointer("/runs/0/measurements").and_then(Value::as_array).unwrap();
+    let summary = measurements.iter().map(|measurement| {
+        let counts = measurement["cycles"].as_array().unwrap().iter().map(|run| run[1].as_u64().unwrap());
+        (measurement["name"].as_str().unwrap(), counts.sum::<u64>())
+    });
+    assert_eq!(summary.collect::<Vec<_>>(), [("empty", 20), ("enable-at-once", 10), ("msix-read", 20)]);
+    for name in ["processor", "kernel", "mitigations", "kvm"] {
+        assert!(report["environment"].get(name).is_some(), "{name}\n{ended}");
+    }
+
+    // Everything was much slower then.
+    let mut slower = report.clone();
+    for measurement in slower.pointer_mut("/runs/0/measurements").unwrap().as_array_mut().unwrap() {
+        let far = 1u64 << 40;
+        for run in measurement["cycles"].as_array_mut().unwrap() {
+            run[0] = (run[0].as_u64().unwrap() + far).into();
+        }
+        for median in measurement["round_medians"].as_array_mut().unwrap() {
+            *median = (median.as_u64().unwrap() + far).into();
+        }
+    }
+    let again = bench("--iterations 20 --only msix-read,empty --baseline old.json");
+    let ended = again.file("old.json", slower.to_string()).end().expect_code(0);
+    let ended = ended.expect_stdout("Of 2 measurements that the baseline has too, 2 differ");
+    ended.expect_stdout("-100.0 %");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_before_anything_is() {
+    let run = |arguments: &str| bench(arguments).file("text", "no JSON").file("list.json", "{}").end();
+    run("--baseline text").expect_refusal(&["baseline text", "expected", "slotpass bench --json"]);
+    run("--baseline list.json").expect_refusal(&["baseline list.json", "missing field `format`"]);
+    run("--baseline not-there").expect_refusal(&["baseline not-there", "No such file"]);
+    run("--baseline /dev/zero").expect_refusal(&["baseline /dev/zero", "not a regular file"]);
+    run("--html not-there/page.html").expect_refusal(&["not-there/page.html", "No such file"]);
+    run("--only empty,emtpy").expect_refusal(&["no measurement 'emtpy'", "empty-port"]);
+    run("--iterations 65537").expect_refusal(&["65537", "65536"]);
+    run("--against xen").expect_refusal(&["xen", "qemu"]);
+}
+
+#[test]
+fn without_qemu_there_is_nothing_to_compare_with() {
+    let mut run = bench("--against qemu --iterations 1");
+    run.command().env("PATH", "/nonexistent");
+    run.end().expect_refusal(&["there is no qemu-system-x86_64 in PATH"]);
+}
