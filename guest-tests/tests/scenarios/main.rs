@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bare_metal;
+mod bench;
 mod debian_boot;
 mod debian_user;
 mod doctor;
@@ -124,6 +125,8 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "latency", &[Intel48], latency::accesses),
     entry(Long, "latency_of_starts", &[Intel48], latency::starts),
     entry(Default, "exit_codes", &[Intel48], bare_metal::exit_codes),
+    entry(Default, "bench", &[Intel48], bench::drive_and_edu),
+    entry(Long, "bench", &[Amd], bench::drive_and_edu),
     entry(Default, "bus_three", &[Amd], slots::bus_three),
     entry(Long, "bus_three", &[Intel48], slots::bus_three),
     entry(Default, "guest_root_port", &[Intel48], ports::guest_root_port),

@@ -78,6 +78,12 @@ pub struct Measurement {
     /// The same in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub nanoseconds: Option<Quantiles>,
+    /// By the floor's.
+    #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub to_floor: Option<Ratio>,
+    /// By QEMU's.
+    #[serde(default, skip_serializing_if = "Option::is_none", skip_deserializing)]
+    pub to_qemu: Option<Ratio>,
     /// The median of each round: the guest was started so often.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub round_medians: Vec<u64>,
@@ -117,6 +123,8 @@ impl Measurement {
             absent: None,
             quantiles: None,
             nanoseconds: None,
+            to_floor: None,
+            to_qemu: None,
             round_medians: Vec::new(),
             cycles: None,
         };
@@ -145,7 +153,7 @@ fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
 }
 
 /// A figure by another one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Ratio {
     /// Of the least samples.
     pub min: f64,
@@ -165,7 +173,16 @@ impl Report {
     /// Of these runs, of which slotpass' is the first.
     pub fn new(slotpass: &str, runs: Vec<Run>) -> Report {
         let environment = Environment::here();
-        Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, runs }
+        let mut report = Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, runs };
+        let own = report.run(Under::Slotpass).map(|run| run.measurements.as_slice()).unwrap_or_default();
+        let ratios: Vec<_> =
+            own.iter().map(|m| (report.ratio_to_floor(&m.name), report.ratio_to_qemu(&m.name))).collect();
+        let own = report.runs.iter_mut().find(|run| run.under == Under::Slotpass);
+        let measurements = own.into_iter().flat_map(|run| &mut run.measurements);
+        for (measurement, (to_floor, to_qemu)) in measurements.zip(ratios) {
+            (measurement.to_floor, measurement.to_qemu) = (to_floor, to_qemu);
+        }
+        report
     }
 
     /// The run under somebody.
@@ -174,7 +191,7 @@ impl Report {
     }
 
     /// How often slotpass' figure has the floor's in it, which is a sum where several things happen.
-    pub fn to_floor(&self, name: &str) -> Option<Ratio> {
+    fn ratio_to_floor(&self, name: &str) -> Option<Ratio> {
         let (figure, floor) = (self.run(Under::Slotpass)?.samples(name)?, self.run(Under::Floor)?);
         let parts = rows::find(name)?.floor;
         let parts: Vec<Quantiles> =
@@ -184,7 +201,7 @@ impl Report {
     }
 
     /// How often slotpass' figure has QEMU's in it.
-    pub fn to_qemu(&self, name: &str) -> Option<Ratio> {
+    fn ratio_to_qemu(&self, name: &str) -> Option<Ratio> {
         let qemu = self.run(Under::Qemu)?.samples(name)?.quantiles();
         Ratio::of(self.run(Under::Slotpass)?.samples(name)?.quantiles(), (qemu.min, qemu.p50))
     }
@@ -267,10 +284,12 @@ mod tests {
         let floor =
             "bench-rate 1000\nbench coalesced-write cycles 100 200*9\nbench pio-read cycles 200 250*9\n";
         let report = report(own, floor);
-        assert_eq!(report.to_floor("cf8-read"), Some(Ratio { min: 2.0, p50: 2.0 }));
-        assert_eq!(report.to_floor("enable-at-once"), None, "there is no floor of it");
-        assert_eq!(report.to_floor("ecam-read"), None);
-        assert_eq!(report.to_qemu("cf8-read"), None);
+        let ratios: Vec<_> =
+            report.run(Under::Slotpass).unwrap().measurements.iter().map(|m| m.to_floor).collect();
+        // Nothing of the floor is like the second.
+        assert_eq!(ratios, [Some(Ratio { min: 2.0, p50: 2.0 }), None]);
+        let floor = report.run(Under::Floor).unwrap();
+        assert!(floor.measurements.iter().all(|m| m.to_floor.is_none() && m.to_qemu.is_none()));
     }
 
     #[test]

@@ -63,7 +63,8 @@ fn table(report: &Report, run: &Run) -> String {
     }
     let mut rows = vec![heading];
     let mut absent = String::new();
-    for Measurement { name, absent: why, quantiles, nanoseconds, .. } in &run.measurements {
+    for Measurement { name, absent: why, quantiles, nanoseconds, to_floor, to_qemu, .. } in &run.measurements
+    {
         match (quantiles, nanoseconds, why) {
             (Some(cycles), Some(nanoseconds), _) => {
                 let mut row = vec![name.clone()];
@@ -74,10 +75,10 @@ fn table(report: &Report, run: &Run) -> String {
                         .map(|figure| figure.to_string()),
                 );
                 if floor {
-                    row.extend(ratio(report.to_floor(name)));
+                    row.extend(ratio(*to_floor));
                 }
                 if qemu {
-                    row.extend(ratio(report.to_qemu(name)));
+                    row.extend(ratio(*to_qemu));
                 }
                 rows.push(row);
             }
