@@ -4,6 +4,7 @@ use log::debug;
 
 use super::claims::Answers;
 use super::inner::Inner;
+use super::msix_pages::Store;
 use super::windows::{MsixStep, Register};
 use crate::function::{ConfigRead, Mirror};
 use crate::host::ROM;
@@ -44,8 +45,10 @@ impl Inner {
         if self.presence.is_there() {
             let mut effects = std::mem::take(&mut core.effects);
             core.function.write_msix_table(offset, data, &mut effects);
+            self.pages.store(&core.function, offset, data.len(), Store::Before);
             self.carry_out(&mut core, effects.drain(..));
             core.effects = effects;
+            self.pages.store(&core.function, offset, data.len(), Store::After);
         }
     }
 

@@ -7,7 +7,9 @@ use log::{debug, warn};
 use parking_lot::Mutex;
 
 use super::claims::Claims;
+use super::msix_pages::MsixPages;
 use super::presence::Presence;
+use crate::function::pieces::Reason;
 use crate::function::{ConfigWrite, Effect, Function};
 use crate::host::{HostError, HostFunction, Operation};
 use crate::pci::Slot;
@@ -21,6 +23,8 @@ pub struct Inner {
     pub host: Arc<dyn HostFunction>,
     pub core: Mutex<Core>,
     pub claims: Claims,
+    /// What the guest reads of MSI-X structures without an exit. The table changes under the lock of the core.
+    pub pages: MsixPages,
     pub presence: Arc<Presence>,
     /// An interrupt failed before, and that was said. It stays so when the guest is reset, which it can be in a loop.
     pub vectors_warned: AtomicBool,
@@ -54,6 +58,7 @@ impl Inner {
                         }
                     }
                     self.report(&errors);
+                    self.check_pending(core);
                 }
                 Effect::DisableVectors(kind) => {
                     if let Err(error) = self.host.disable_vectors(kind) {
@@ -65,8 +70,27 @@ impl Inner {
                         self.report(&[error]);
                     }
                 }
-                Effect::Reset => self.begin_own_reset(),
+                Effect::Reset => {
+                    self.pages.store_all(&core.function);
+                    self.begin_own_reset();
+                }
             }
+        }
+    }
+
+    /// Resets the guest's side of the function. Nothing of it is mapped any more when the table changes.
+    pub fn reset_core(&self, core: &mut Core) {
+        let mut effects = Vec::new();
+        core.function.reset(&mut effects);
+        self.carry_out(core, effects);
+        self.pages.store_all(&core.function);
+    }
+
+    /// Lets reads of pending bits exit where the host cannot keep them for the guest.
+    pub fn check_pending(&self, core: &Core) {
+        let Some((space, owner)) = &core.place else { return };
+        for range in self.pages.given_up() {
+            space.trap_reads(*owner, *range, Reason::PendingUntold);
         }
     }
 

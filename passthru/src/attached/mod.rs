@@ -3,6 +3,7 @@
 mod access;
 mod claims;
 mod inner;
+mod msix_pages;
 mod presence;
 mod reset;
 mod windows;
@@ -25,6 +26,7 @@ use crate::space::AddressSpace;
 use crate::space::layout::{OwnerId, Windows};
 use claims::Claims;
 use inner::{Core, Inner};
+use msix_pages::MsixPages;
 
 /// A function that is in a guest. It leaves the guest when this is dropped: BARs unmapped, vectors taken down, bus
 /// mastering off, and reset where the host can reset it alone.
@@ -77,7 +79,11 @@ impl Attached {
         for problem in problems {
             warn!("{}: {problem}", host.name());
         }
-        let (bars, pieces) = (function.bars().to_vec(), function.pieces().to_vec());
+        let (bars, mut pieces) = (function.bars().to_vec(), function.pieces().to_vec());
+        let pages = MsixPages::new(host.name(), &function, &mut pieces);
+        if let Some(bits) = pages.pending() {
+            host.keep_pending(bits);
+        }
         let claims = Claims::new(&function, rom);
         let mut effects = Vec::new();
         function.start(&mut effects);
@@ -87,6 +93,7 @@ impl Attached {
             host,
             core: Mutex::new(Core { function, place: None, effects: Vec::new() }),
             claims,
+            pages,
             presence: Arc::default(),
             vectors_warned: AtomicBool::new(false),
             reset_warned: AtomicBool::new(false),
@@ -94,8 +101,10 @@ impl Attached {
         // Decoding goes on in the function before any part of it can be mapped: the host's mappings answer with a bus
         // error while it is off, and the IOMMU takes no range of a BAR then.
         inner.carry_out(&mut inner.core.lock(), effects);
-        let owner = space.add(inner.host.clone(), inner.clone(), slot, pieces, windows);
+        let (memory, access) = (inner.pages.memory(), inner.clone());
+        let owner = space.add(inner.host.clone(), access, slot, pieces, memory, windows);
         inner.core.lock().place = Some((space.clone(), owner));
+        inner.check_pending(&inner.core.lock());
         Ok(Attached { inner, space, owner, bars })
     }
 

@@ -85,9 +85,7 @@ impl Inner {
         let mut core = self.core.lock();
         let begun = self.presence.begin_reset();
         if begun == Begun::First {
-            let mut effects = Vec::new();
-            core.function.reset(&mut effects);
-            self.carry_out(&mut core, effects);
+            self.reset_core(&mut core);
         }
         begun
     }
@@ -110,11 +108,9 @@ impl Inner {
         if !self.presence.leave() {
             return false;
         }
-        let mut effects = Vec::new();
         // Unmaps, takes the vectors down, and turns bus mastering off: in this order no access and no interrupt meets a
         // function that is half gone.
-        core.function.reset(&mut effects);
-        self.carry_out(&mut core, effects);
+        self.reset_core(&mut core);
         core.place = None;
         true
     }

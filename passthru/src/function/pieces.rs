@@ -20,11 +20,29 @@ pub enum Backing {
     /// The host's memory is the guest's: accesses take no exit. A BAR that is smaller than a page is mapped with the rest of
     /// its page, and only while the page is its own; elsewhere it is trapped.
     Mapped,
+    /// Reads take no exit: the guest reads memory of this process, which always holds the MSI-X table as the guest wrote it
+    /// and the pending bits, and zero elsewhere. Writes exit, for this reason, and are answered here or by the host.
+    ReadOnly(Reason),
     /// Accesses exit and are answered here or by the host.
     Trapped(Reason),
 }
 
-/// Why a part of a BAR is trapped.
+impl Backing {
+    /// Why accesses exit, or only writes.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Backing::Mapped => None,
+            Backing::ReadOnly(reason) | Backing::Trapped(reason) => Some(reason),
+        }
+    }
+
+    /// Reads take no exit, and writes do.
+    pub fn is_read_only(self) -> bool {
+        matches!(self, Backing::ReadOnly(_))
+    }
+}
+
+/// Why a part of a BAR is trapped, as a whole or for writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -38,6 +56,12 @@ pub enum Reason {
     MsixTable,
     /// The page holds MSI-X pending bits.
     MsixPending,
+    /// The page holds MSI-X structures and registers of the function's own, which the guest may read.
+    MsixShared,
+    /// The page holds MSI-X pending bits, and the host does not tell of them as they change.
+    PendingUntold,
+    /// The page holds MSI-X structures, and reads of it are to exit.
+    Asked,
     /// The host allows no more mappings.
     Limit,
     /// A mapping failed when it was made.
@@ -61,25 +85,55 @@ pub struct MsixStructures {
     pub pending: BarRange,
 }
 
+/// What the pages that hold MSI-X structures are to be, beside what they must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MsixPages {
+    /// The guest sees MSI-X: there is something to read in them.
+    pub shown: bool,
+    /// They hold registers of the function's own as well, against PCI 3.0 §6.8.2.
+    pub shared: bool,
+    /// Reads of them are to exit.
+    pub trap: bool,
+}
+
+/// Pages of a BAR that are not mapped.
+struct Kept {
+    pages: Range<u64>,
+    what: What,
+}
+
+/// What is in such a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Table,
+    Pending,
+    Quirk,
+}
+
+/// The pages of which the specification keeps other registers away from MSI-X structures (PCI 3.0 §6.8.2). Larger ones of
+/// a host may have some.
+const MSIX_PAGE: u64 = 4096;
+
 /// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table, pending
 /// bits, or one of the ranges `quirks`, and except the expansion ROM; if the host allows fewer mappings than that takes,
-/// the smallest are trapped, first those that it can read and write in another way.
+/// the smallest are trapped, first those that it can read and write in another way. The guest reads pages of the table and
+/// the pending bits without an exit, unless `pages` or the host speak against that.
 pub fn plan(
     bars: &[Bar],
     description: &Description,
     msix: Option<&MsixStructures>,
+    pages: MsixPages,
     quirks: &[BarRange],
     report: &Report,
 ) -> Vec<Piece> {
-    let structures =
-        msix.into_iter().flat_map(|m| [(m.table, Reason::MsixTable), (m.pending, Reason::MsixPending)]);
-    let trapped: Vec<(BarRange, Reason)> = structures
-        .chain(quirks.iter().map(|range| (*range, Reason::Quirk)))
+    let structures = msix.into_iter().flat_map(|m| [(m.table, What::Table), (m.pending, What::Pending)]);
+    let kept: Vec<(BarRange, What)> = structures
+        .chain(quirks.iter().map(|range| (*range, What::Quirk)))
         .filter(|(r, _)| r.len > 0)
         .collect();
     let mut pieces = Vec::new();
     for bar in bars {
-        plan_bar(bar, description, &trapped, report.granularity.max(1), &mut pieces);
+        plan_bar(bar, description, &kept, pages, report, &mut pieces);
     }
     if let Some(limit) = report.mappings {
         let mut mapped: Vec<&mut Piece> =
@@ -90,6 +144,24 @@ pub fn plan(
         }
     }
     pieces
+}
+
+/// What becomes of pages that hold all of this; the reason against reads without an exit that says most is given.
+fn backing_of(what: &[What], pages: MsixPages, report: &Report) -> Backing {
+    let structure = if what.contains(&What::Table) { Reason::MsixTable } else { Reason::MsixPending };
+    if what.contains(&What::Quirk) {
+        Backing::Trapped(Reason::Quirk)
+    } else if !pages.shown {
+        Backing::Trapped(structure)
+    } else if pages.trap {
+        Backing::Trapped(Reason::Asked)
+    } else if pages.shared || report.granularity > MSIX_PAGE {
+        Backing::Trapped(Reason::MsixShared)
+    } else if what.contains(&What::Pending) && !report.keeps_pending {
+        Backing::Trapped(Reason::PendingUntold)
+    } else {
+        Backing::ReadOnly(structure)
+    }
 }
 
 fn is_accessible(description: &Description, piece: &Piece) -> bool {
@@ -105,11 +177,10 @@ pub fn unreachable<'a>(
     description: &'a Description,
 ) -> impl Iterator<Item = BarRange> + 'a {
     let is_host = |piece: &Piece| match piece.backing {
-        Backing::Mapped
-        | Backing::Trapped(
-            Reason::Io | Reason::Rom | Reason::MsixTable | Reason::MsixPending | Reason::Quirk,
-        ) => false,
-        Backing::Trapped(_) => true,
+        Backing::Mapped | Backing::ReadOnly(_) => false,
+        Backing::Trapped(reason) => {
+            matches!(reason, Reason::NotMappable | Reason::SubPage | Reason::Limit | Reason::Failed)
+        }
     };
     let is_lost = move |piece: &&Piece| is_host(piece) && !is_accessible(description, piece);
     pieces.iter().filter(is_lost).map(|piece| piece.range)
@@ -118,14 +189,24 @@ pub fn unreachable<'a>(
 fn plan_bar(
     bar: &Bar,
     description: &Description,
-    trapped: &[(BarRange, Reason)],
-    page: u64,
+    kept: &[(BarRange, What)],
+    msix_pages: MsixPages,
+    report: &Report,
     pieces: &mut Vec<Piece>,
 ) {
+    let page = report.granularity.max(1);
     let mut push = |range: Range<u64>, backing| {
         if range.start < range.end {
             let range = BarRange { bar: bar.index, offset: range.start, len: range.end - range.start };
-            pieces.push(Piece { range, backing });
+            match pieces.last_mut() {
+                // Both structures, or a structure and its neighbour, as one.
+                Some(Piece { range: last, backing: same })
+                    if last.bar == range.bar && *same == backing && backing != Backing::Mapped =>
+                {
+                    last.len += range.len;
+                }
+                _ => pieces.push(Piece { range, backing }),
+            }
         }
     };
     if bar.kind == BarKind::Io {
@@ -136,30 +217,38 @@ fn plan_bar(
     }
     let none = Vec::new();
     let mappable = description.bars.get(usize::from(bar.index)).map_or(&none, |r| &r.mappable);
-    let mut trapped: Vec<(Range<u64>, Reason)> = trapped
+    let kept: Vec<Kept> = kept
         .iter()
         .filter(|(range, _)| range.bar == bar.index)
-        .map(|(range, reason)| (pages(range, page, bar.size), *reason))
-        .filter(|(range, _)| range.start < range.end)
+        .map(|(range, what)| Kept { pages: pages(range, page, bar.size), what: *what })
+        .filter(|kept| kept.pages.start < kept.pages.end)
         .collect();
-    trapped.sort_by_key(|(range, _)| range.start);
     if bar.size < page {
-        let backing = match trapped.first() {
-            Some((_, reason)) => Backing::Trapped(*reason),
+        let whole = mappable.iter().any(|area| area.start == 0 && area.end >= page);
+        let backing = match kept.first().map(|kept| kept.what) {
+            Some(What::Quirk) => Backing::Trapped(Reason::Quirk),
+            // Whatever else is in its page is not kept away from it.
+            Some(What::Table) => Backing::Trapped(Reason::MsixTable),
+            Some(What::Pending) => Backing::Trapped(Reason::MsixPending),
             // The host has the rest of the page to give as well: nothing else is in it there.
-            None if mappable.iter().any(|area| area.start == 0 && area.end >= page) => Backing::Mapped,
+            None if whole => Backing::Mapped,
             None => Backing::Trapped(Reason::SubPage),
         };
         return push(0..bar.size, backing);
     }
 
-    let mut at = 0;
-    for (range, reason) in trapped.into_iter().chain([(bar.size..bar.size, Reason::NotMappable)]) {
-        // Several may be in one page.
-        let start = range.start.max(at);
-        plan_plain(at..start, mappable, page, &mut push);
-        push(start..range.end, Backing::Trapped(reason));
-        at = range.end.max(start);
+    // Between two of these places everything is alike.
+    let mut places: Vec<u64> = kept.iter().flat_map(|kept| [kept.pages.start, kept.pages.end]).collect();
+    places.extend([0, bar.size]);
+    places.sort_unstable();
+    places.dedup();
+    for (start, end) in places.iter().copied().zip(places.iter().copied().skip(1)) {
+        let inside = kept.iter().filter(|kept| kept.pages.contains(&start)).map(|kept| kept.what);
+        let what: Vec<What> = inside.collect();
+        match what.as_slice() {
+            [] => plan_plain(start..end, mappable, page, &mut push),
+            what => push(start..end, backing_of(what, msix_pages, report)),
+        }
     }
 }
 
@@ -191,147 +280,4 @@ fn plan_plain(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::function::test_support::report;
-    use crate::host::Region;
-
-    const KIND: BarKind = BarKind::Memory64 { prefetchable: false };
-
-    fn shown(size: u64, mappable: &[Range<u64>], msix: Option<(u64, u64, u64, u64)>) -> Vec<String> {
-        shown_with(size, mappable, msix, &[])
-    }
-
-    fn shown_with(
-        size: u64,
-        mappable: &[Range<u64>],
-        msix: Option<(u64, u64, u64, u64)>,
-        quirks: &[(u64, u64)],
-    ) -> Vec<String> {
-        let mut description = Description::default();
-        description.bars[0] = Region { size, mappable: mappable.to_vec(), accessible: true };
-        let range = |offset, len| BarRange { bar: 0, offset, len };
-        let msix = msix.map(|(table, table_len, pending, pending_len)| MsixStructures {
-            table: range(table, table_len),
-            pending: range(pending, pending_len),
-        });
-        let bar = Bar { index: 0, kind: KIND, size };
-        let quirks: Vec<BarRange> = quirks.iter().map(|(offset, len)| range(*offset, *len)).collect();
-        plan(&[bar], &description, msix.as_ref(), &quirks, &report())
-            .iter()
-            .map(|p| {
-                let end = p.range.offset + p.range.len;
-                match p.backing {
-                    Backing::Mapped => format!("{:x}-{end:x} mapped", p.range.offset),
-                    Backing::Trapped(reason) => format!("{:x}-{end:x} {reason:?}", p.range.offset),
-                }
-            })
-            .collect()
-    }
-
-    #[test]
-    fn what_is_mapped_and_what_is_not() {
-        let all = |size| vec![0..size];
-        for (name, got, want) in [
-            ("plain", shown(0x4000, &all(0x4000), None), vec!["0-4000 mapped"]),
-            ("nothing mappable", shown(0x4000, &[], None), vec!["0-4000 NotMappable"]),
-            ("sub-page, shared in the host", shown(0x800, &[], None), vec!["0-800 SubPage"]),
-            ("sub-page, alone in the host", shown(0x800, &all(0x1000), None), vec!["0-800 mapped"]),
-            (
-                "sub-page with the MSI-X table",
-                shown(0x800, &all(0x1000), Some((0x400, 0x40, 0x600, 8))),
-                vec!["0-800 MsixTable"],
-            ),
-            (
-                "mirrors of configuration space: in a page of the table's, at the end, and beyond",
-                shown_with(
-                    0x4000,
-                    &all(0x4000),
-                    Some((0, 0x40, 0x800, 8)),
-                    &[(0x400, 0x100), (0x3f00, 0x100), (0x8000, 0x1000), (0x1800, 0)],
-                ),
-                vec!["0-1000 MsixTable", "1000-3000 mapped", "3000-4000 Quirk"],
-            ),
-            (
-                "a quirk that covers the BAR",
-                shown_with(0x2000, &all(0x2000), None, &[(0, u64::MAX)]),
-                vec!["0-2000 Quirk"],
-            ),
-            (
-                "QEMU's NVMe: table and pending bits in pages of their own at the end",
-                shown(0x4000, &all(0x4000), Some((0x2000, 0x410, 0x3000, 0x10))),
-                vec!["0-2000 mapped", "2000-3000 MsixTable", "3000-4000 MsixPending"],
-            ),
-            (
-                "table first, pending bits in the middle",
-                shown(0x10000, &all(0x10000), Some((0, 0x1000, 0x8000, 0x20))),
-                vec!["0-1000 MsixTable", "1000-8000 mapped", "8000-9000 MsixPending", "9000-10000 mapped"],
-            ),
-            (
-                "both in one page",
-                shown(0x4000, &all(0x4000), Some((0x1000, 0x50, 0x1800, 8))),
-                vec!["0-1000 mapped", "1000-2000 MsixTable", "2000-4000 mapped"],
-            ),
-            (
-                "pending bits straddle a page, before the table",
-                shown(0x8000, &all(0x8000), Some((0x4000, 0x10, 0x1ff8, 0x10))),
-                vec![
-                    "0-1000 mapped",
-                    "1000-3000 MsixPending",
-                    "3000-4000 mapped",
-                    "4000-5000 MsixTable",
-                    "5000-8000 mapped",
-                ],
-            ),
-            (
-                "sparse areas, one unaligned",
-                shown(0x8000, &[0..0x1000, 0x2000..0x3800, 0x5000..0x8000], None),
-                vec![
-                    "0-1000 mapped",
-                    "1000-2000 NotMappable",
-                    "2000-3000 mapped",
-                    "3000-5000 NotMappable",
-                    "5000-8000 mapped",
-                ],
-            ),
-            (
-                "areas that lie beyond the BAR",
-                shown(0x2000, &[0x1000..0x9000], None),
-                vec!["0-1000 NotMappable", "1000-2000 mapped"],
-            ),
-        ] {
-            assert_eq!(got, want, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_limit_on_mappings_keeps_what_cannot_be_reached_otherwise_and_then_the_largest() {
-        let region = |mappable, accessible| Region { size: 0x8000, mappable, accessible };
-        let mut description = Description::default();
-        description.bars[0] = region(vec![0..0x1000, 0x2000..0x4000, 0x5000..0x8000], true);
-        description.bars[2] = region(vec![0..0x1000], false);
-        let bars = [0, 2].map(|index| Bar { index, kind: KIND, size: 0x8000 });
-        let mut report = report();
-        report.mappings = Some(2);
-        let pieces = plan(&bars, &description, None, &[], &report);
-        let mapped = pieces.iter().filter(|p| p.backing == Backing::Mapped);
-        let mapped: Vec<(u8, u64)> = mapped.map(|p| (p.range.bar, p.range.offset)).collect();
-        assert_eq!(mapped, [(0, 0x5000), (2, 0)]);
-        let lost: Vec<BarRange> = unreachable(&pieces, &description).collect();
-        assert_eq!(lost, [BarRange { bar: 2, offset: 0x1000, len: 0x7000 }]);
-    }
-
-    #[test]
-    fn a_rom_is_trapped_and_never_missed() {
-        let bar = Bar { index: bar::ROM, kind: BarKind::Memory32 { prefetchable: false }, size: 0x800 };
-        let mut description = Description::default();
-        // One that the host cannot read was given instead of the function's own.
-        for accessible in [true, false] {
-            description.rom = Region { size: 0x800, mappable: vec![], accessible };
-            let pieces = plan(&[bar], &description, None, &[], &report());
-            let range = BarRange { bar: bar::ROM, offset: 0, len: 0x800 };
-            assert_eq!(pieces, [Piece { range, backing: Backing::Trapped(Reason::Rom) }]);
-            assert_eq!(unreachable(&pieces, &description).count(), 0);
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! What is known of single functions and not to be read from their registers: one table by vendor and device, each
 //! entry with its reason and where it is documented.
 //!
-//! Registers beside the MSI-X structures need no entry: what shares their pages is trapped and handed on for every
-//! function.
+//! Registers beside the MSI-X structures need an entry where the guest reads them: what it writes there is handed on for
+//! every function, but what it reads is zero.
 
 use std::ops::RangeInclusive;
 
@@ -25,6 +25,8 @@ pub struct Quirks {
     pub config_window: &'static [ConfigWindow],
     /// A pair of registers through which its MSI-X table is reached.
     pub msix_window: Option<MsixWindow>,
+    /// It has registers in the 4 KiB that PCI 3.0 §6.8.2 keeps for its MSI-X structures.
+    pub msix_shared: bool,
     /// Where its MSI-X pending bits are in their BAR, should its capability name a place beyond the BAR's end.
     pub msix_pending: Option<u64>,
 }
@@ -129,6 +131,7 @@ const NONE: Quirks = Quirks {
     config_mirror: &[],
     config_window: &[],
     msix_window: None,
+    msix_shared: false,
     msix_pending: None,
 };
 
@@ -159,10 +162,14 @@ const RADEON: Quirks = Quirks {
 struct Entry {
     vendor: u16,
     devices: RangeInclusive<u16>,
-    /// Base class, where only functions of one have the quirk.
-    class: Option<u8>,
+    /// Base class, and sub-class where that counts, if only functions of one have the quirk.
+    class: Option<Class>,
     quirks: Quirks,
 }
+
+/// The upper bits of class codes, without so many low ones.
+#[derive(Clone, Copy)]
+struct Class(u32, u32);
 
 const fn device(vendor: u16, device: u16, quirks: Quirks) -> Entry {
     devices(vendor, device..=device, quirks)
@@ -176,8 +183,10 @@ const fn displays(vendor: u16, devices: RangeInclusive<u16>, quirks: Quirks) -> 
     Entry { vendor, devices, class: Some(DISPLAY), quirks }
 }
 
-/// Base class of display controllers: VGA, and those without (3D).
-const DISPLAY: u8 = 0x03;
+/// Display controllers: VGA, and those without (3D).
+const DISPLAY: Class = Class(0x03, 16);
+/// Network controllers that are no Ethernet controllers.
+const OTHER_NETWORK: Class = Class(0x0280, 8);
 
 /// The first entry that fits counts.
 #[rustfmt::skip]
@@ -238,6 +247,15 @@ const TABLE: &[Entry] = &[
         msix_window: Some(MsixWindow { bar: 2, data: 0x70, address: 0x74 }), ..NONE
     }),
 
+    // Causes and masks of the vectors are 0x800 behind the table's start (Linux drivers/net/wireless/intel/iwlwifi/iwl-csr.h,
+    // CSR_MSIX_FH_INT_CAUSES_AD), and the driver reads them with each interrupt.
+    Entry {
+        vendor: 0x8086,
+        devices: 0..=0xffff,
+        class: Some(OTHER_NETWORK),
+        quirks: Quirks { msix_shared: true, ..NONE },
+    }, // Intel Wi-Fi
+
     // The capability has the pending bits beyond the BAR's end (QEMU hw/vfio/pci.c, vfio_msix_early_setup).
     devices(0x1425, 0x5800..=0x58ff, Quirks { msix_pending: Some(0x1000), ..NONE }), // Chelsio T5's virtual functions
     device(0x1d22, 0x3685, Quirks { msix_pending: Some(0xb400), ..NONE }), // Baidu Kunlun's virtual functions
@@ -249,13 +267,12 @@ const TABLE: &[Entry] = &[
 /// What is known of the functions with these ids. `class` is the class code: base class in bits 23:16, sub-class in
 /// 15:8, interface in 7:0.
 pub fn of(vendor: u16, device: u16, class: u32) -> Quirks {
-    let base = class >> 16;
     TABLE
         .iter()
         .find(|entry| {
             entry.vendor == vendor
                 && entry.devices.contains(&device)
-                && entry.class.is_none_or(|class| u32::from(class) == base)
+                && entry.class.is_none_or(|Class(code, without)| class >> without == code)
         })
         .map_or(NONE, |entry| entry.quirks)
 }
@@ -280,6 +297,7 @@ mod tests {
         assert!(of(0x10ec, 0x8169, 0x02_0000).intx_unmaskable);
         assert!(of(0x14e4, 0x168e, 0x02_0000).rom_hangs);
         assert_eq!(of(0x1425, 0x5807, 0x02_0000).msix_pending, Some(0x1000));
+        assert_eq!([0x02_8000, 0x02_0000].map(|class| of(0x8086, 0x2723, class).msix_shared), [true, false]);
         for (device, mirrors) in [(0x1d13, 1), (0x0191, 1), (0x01d1, 2), (0x0326, 2)] {
             assert_eq!(of(0x10de, device, VGA).config_mirror.len(), mirrors, "{device:#x}");
         }
@@ -320,7 +338,7 @@ mod tests {
     #[test]
     fn no_entry_hides_behind_another() {
         for (index, entry) in TABLE.iter().enumerate() {
-            let class = entry.class.map_or(0, |class| u32::from(class) << 16);
+            let class = entry.class.map_or(0, |Class(code, without)| code << without);
             assert!(
                 entry.devices.clone().any(|device| {
                     TABLE.iter().position(|e| e.vendor == entry.vendor && e.devices.contains(&device))

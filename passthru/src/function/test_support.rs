@@ -10,6 +10,7 @@ pub fn report() -> Report {
         msi_masking: true,
         msix: 2048,
         dynamic_msix: true,
+        keeps_pending: true,
         dma: DmaReach::Mapped,
         mappings: None,
         granularity: 4096,

@@ -7,6 +7,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod eventfd;
+mod pending;
 pub mod ppt;
 #[cfg(target_os = "linux")]
 pub mod simulated;
@@ -22,6 +23,7 @@ use crate::pci::registers::VENDOR_ID;
 use crate::ports::{MsiMessage, PortError};
 
 pub use crate::pci::bar::{COUNT as BARS, ROM};
+pub use pending::PendingBits;
 
 /// What a function is, as its host finds it when it is opened.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +118,8 @@ pub struct Report {
     pub msix: u16,
     /// A further MSI-X vector can be armed while others are live.
     pub dynamic_msix: bool,
+    /// MSI-X pending bits can be kept where the guest reads them: see [`HostFunction::keep_pending`].
+    pub keeps_pending: bool,
     /// How DMA reaches the guest's memory.
     pub dma: DmaReach,
     /// Mappings of BAR ranges that can exist at once; nothing when there is no such limit.
@@ -357,6 +361,14 @@ pub trait HostFunction: Send + Sync {
     /// A masked vector has been signalled. Vectors that were never armed are not watched: theirs is the function's
     /// own pending bit.
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool;
+
+    /// Keeps `bits` what [`HostFunction::is_pending`] says of MSI-X vectors from now on: set within a turn of the VMM's event
+    /// loop after the signal, and clear by the time that the vector is delivered or taken down. Only where
+    /// [`Report::keeps_pending`] says so, once, and before any vector is set. A host that cannot, now or later, says so by
+    /// [`PendingBits::give_up`]: then the guest's reads exit.
+    fn keep_pending(&self, bits: Arc<PendingBits>) {
+        bits.give_up();
+    }
 
     /// Calls to the host's kernel so far that set vectors up or took them down, for measuring.
     fn vector_calls(&self) -> u64 {

@@ -1,7 +1,9 @@
 //! The guest addresses at which functions answer, shared by all functions of a VM.
 
 pub mod layout;
+mod mapping;
 mod owner;
+mod read_only;
 #[cfg(test)]
 mod tests;
 
@@ -13,19 +15,21 @@ use log::{Level, debug, log, warn};
 use parking_lot::Mutex;
 
 use crate::function::Placement;
-use crate::function::pieces::Piece;
-use crate::host::HostFunction;
+use crate::function::pieces::{Piece, Reason};
+use crate::host::{BarRange, HostFunction};
 use crate::pci::{Slot, Space};
 use crate::ports::{BarAccess, MemoryPort, Trap};
 use layout::{Changes, Layout, OwnerId, Windows};
-use owner::{Owner, Stuck};
+use mapping::Mapping;
+use owner::Owner;
+pub(crate) use read_only::ReadOnlyPages;
 
 /// Carries out what the [`Layout`] decides: maps, unmaps and traps the BARs of all functions of a VM, one change at a
 /// time.
 ///
 /// A step that fails leaves nothing that is not known here: what could not be mapped is trapped, what could not be
-/// unmapped is tried again with every further change and keeps its host function alive until then, and what comes to an
-/// address that it occupies is trapped there.
+/// unmapped is tried again with every further change and keeps its host function, or the memory that is mapped, alive until
+/// then, and what comes to an address that it occupies is trapped there.
 pub struct AddressSpace {
     memory: Arc<dyn MemoryPort>,
     state: Mutex<State>,
@@ -36,7 +40,9 @@ struct State {
     layout: Layout,
     owners: HashMap<OwnerId, Owner>,
     next: u32,
-    stuck: Vec<Stuck>,
+    /// Mappings that could not be taken away, or only in part. The guest, or other functions' DMA, may reach them until they
+    /// go.
+    stuck: Vec<Mapping>,
     traps: Traps,
 }
 
@@ -54,13 +60,15 @@ impl AddressSpace {
         AddressSpace { memory, state: Mutex::default() }
     }
 
-    /// Lets the BARs of the function at `slot` answer inside `windows`.
-    pub fn add(
+    /// Lets the BARs of the function at `slot` answer inside `windows`. What is read-only of `pieces` has its memory in
+    /// `pages`.
+    pub(crate) fn add(
         &self,
         host: Arc<dyn HostFunction>,
         access: Arc<dyn BarAccess>,
         slot: Slot,
         pieces: Vec<Piece>,
+        pages: Vec<ReadOnlyPages>,
         windows: Arc<Windows>,
     ) -> OwnerId {
         let mut state = self.state.lock();
@@ -68,7 +76,7 @@ impl AddressSpace {
         state.next = state.next.wrapping_add(1);
         state.layout.coarsen(host.report().granularity);
         state.layout.add_owner(id, windows);
-        state.owners.insert(id, Owner::new(host, access, slot, pieces));
+        state.owners.insert(id, Owner::new(host, access, slot, pieces, pages));
         id
     }
 
@@ -100,6 +108,17 @@ impl AddressSpace {
         self.carry_out(&mut state, changes);
     }
 
+    /// Lets reads of a part of a function exit from now on, which took none before. When it returns, no vCPU reads the
+    /// memory that was there.
+    pub(crate) fn trap_reads(&self, owner: OwnerId, range: BarRange, reason: Reason) {
+        let mut state = self.state.lock();
+        let Some(of) = state.owners.get_mut(&owner) else { return };
+        if of.trap_reads(range, reason) {
+            let placed: Vec<_> = state.layout.get(owner, range.bar).cloned().into_iter().collect();
+            self.carry_out(&mut state, Changes { remove: placed.clone(), add: placed, ..Changes::default() });
+        }
+    }
+
     /// Unmaps the functions that no longer answer their host, and traps their BARs instead: accesses then read all-ones,
     /// where one to a mapping would fail the vCPU. They are mapped again when the guest next moves their BARs or turns
     /// their decoding on. For a vCPU whose access to mapped memory the hypervisor could not carry out; false when all
@@ -112,7 +131,7 @@ impl AddressSpace {
         let silent: Vec<OwnerId> = state
             .owners
             .iter()
-            .filter(|(_, owner)| owner.is_mapped() && !owner.host.answers())
+            .filter(|(_, owner)| owner.reaches_host() && !owner.host.answers())
             .map(|(id, _)| *id)
             .collect();
         for id in &silent {
@@ -127,7 +146,7 @@ impl AddressSpace {
         }
         // What could not be unmapped before is in no owner's list, and the vCPU may have met just that.
         let before = state.stuck.len();
-        state.stuck.retain(|stuck| stuck.host.answers() || !stuck.unmap());
+        state.stuck.retain(|stuck| stuck.answers() || !stuck.is_unmapped(&*self.memory));
         !silent.is_empty() || state.stuck.len() < before
     }
 
@@ -150,11 +169,11 @@ impl AddressSpace {
     /// two meanings. In between an access finds nothing. `withdrawn`: what comes is trapped, not mapped.
     fn change(&self, state: &mut State, changes: Changes, withdrawn: bool) {
         let State { owners, stuck, traps, .. } = state;
-        stuck.retain(|stuck| !stuck.unmap());
+        stuck.retain(|stuck| !stuck.is_unmapped(&*self.memory));
         let mut remove = std::mem::take(&mut traps.stuck);
         for placed in &changes.remove {
             if let Some(owner) = owners.get_mut(&placed.owner) {
-                owner.unmap(placed.bar, stuck);
+                owner.unmap(placed.bar, &*self.memory, stuck);
                 remove.extend(owner.take_traps(placed.bar));
             }
         }
@@ -164,7 +183,7 @@ impl AddressSpace {
                 if withdrawn {
                     owner.withdraw(placed.bar);
                 } else {
-                    owner.map(placed, stuck);
+                    owner.map(placed, &*self.memory, stuck);
                 }
                 add.extend(owner.traps(placed).map(|trap| (placed.owner, trap)));
             }
@@ -213,14 +232,10 @@ impl AddressSpace {
 impl Drop for AddressSpace {
     fn drop(&mut self) {
         for stuck in self.state.get_mut().stuck.drain(..) {
-            if !stuck.unmap() {
+            if !stuck.is_unmapped(&*self.memory) {
+                warn!("{}: {} stays mapped for the guest{}", stuck.name(), stuck.range, stuck.stays());
                 // What the hypervisor still has must stay mapped in this process.
-                warn!(
-                    "{}: {} stays mapped for the guest; the device stays open",
-                    stuck.host.name(),
-                    stuck.range
-                );
-                std::mem::forget(stuck.host);
+                std::mem::forget(stuck);
             }
         }
     }

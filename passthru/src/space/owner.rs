@@ -1,57 +1,36 @@
 //! What one function has in the address space: mappings and traps, and where.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use log::{debug, warn};
 
 use super::layout::Placed;
+use super::mapping::{Behind, Mapping};
+use super::read_only::ReadOnlyPages;
 use crate::function::pieces::{Backing, Piece, Reason};
-use crate::host::{BarRange, HostFunction};
+use crate::host::{BarRange, Cause, HostFunction};
 use crate::pci::{Slot, Space};
-use crate::ports::{BarAccess, Trap};
+use crate::ports::{BarAccess, MemoryPort, PortError, Trap};
 
 pub(super) struct Owner {
     pub(super) host: Arc<dyn HostFunction>,
     access: Arc<dyn BarAccess>,
     slot: Slot,
     pieces: Vec<Piece>,
+    /// What the guest reads in the place of the read-only ones.
+    pages: Vec<ReadOnlyPages>,
     /// Pieces that could be mapped and are not where their BAR is now, and why; they are trapped there.
     exceptions: HashMap<BarRange, Reason>,
     /// A mapping failed before, and that was said.
     warned: bool,
     /// The function did not answer before, and that was said.
     withdrawn: bool,
-    /// What is mapped and where, so that exactly this is unmapped.
-    mapped: Vec<(BarRange, u64)>,
+    mapped: Vec<Mapping>,
     /// What is trapped and where.
     trapped: Vec<(u8, Space, Range<u64>)>,
-}
-
-/// A mapping that the host failed to take away, or took away in part. The guest, or other functions' DMA, may reach it
-/// until it goes.
-pub(super) struct Stuck {
-    pub(super) host: Arc<dyn HostFunction>,
-    pub(super) range: BarRange,
-    pub(super) guest: u64,
-}
-
-impl Stuck {
-    pub(super) fn overlaps(&self, guest: &Range<u64>) -> bool {
-        self.guest < guest.end && guest.start < self.guest.saturating_add(self.range.len)
-    }
-
-    /// Tries again; says whether it is gone.
-    pub(super) fn unmap(&self) -> bool {
-        match self.host.unmap(self.range, self.guest) {
-            Ok(()) => true,
-            Err(error) => {
-                debug!("{error}");
-                false
-            }
-        }
-    }
 }
 
 impl Owner {
@@ -60,12 +39,14 @@ impl Owner {
         access: Arc<dyn BarAccess>,
         slot: Slot,
         pieces: Vec<Piece>,
+        pages: Vec<ReadOnlyPages>,
     ) -> Owner {
         Owner {
             host,
             access,
             slot,
             pieces,
+            pages,
             exceptions: HashMap::new(),
             warned: false,
             withdrawn: false,
@@ -74,12 +55,18 @@ impl Owner {
         }
     }
 
-    pub(super) fn is_mapped(&self) -> bool {
-        !self.mapped.is_empty()
+    /// Something of the function itself is mapped.
+    pub(super) fn reaches_host(&self) -> bool {
+        self.mapped.iter().any(Mapping::reaches_host)
     }
 
     #[cfg(test)]
-    pub(super) fn mappings(&self) -> &[(BarRange, u64)] {
+    pub(super) fn pages(&self) -> &[ReadOnlyPages] {
+        &self.pages
+    }
+
+    #[cfg(test)]
+    pub(super) fn mappings(&self) -> &[Mapping] {
         &self.mapped
     }
 
@@ -104,24 +91,37 @@ impl Owner {
         }
     }
 
-    /// Unmaps a BAR, as far as the host does.
-    pub(super) fn unmap(&mut self, bar: u8, stuck: &mut Vec<Stuck>) {
-        let mapped: Vec<(BarRange, u64)> = self.mapped.extract_if(.., |m| m.0.bar == bar).collect();
-        for (range, guest) in mapped {
-            if let Err(error) = self.host.unmap(range, guest) {
+    /// Unmaps a BAR, as far as that can be done.
+    pub(super) fn unmap(&mut self, bar: u8, memory: &dyn MemoryPort, stuck: &mut Vec<Mapping>) {
+        let mapped: Vec<Mapping> = self.mapped.extract_if(.., |m| m.range.bar == bar).collect();
+        for mapping in mapped {
+            if let Err(error) = mapping.unmap(memory) {
                 self.say(format_args!("{error}; the guest may reach it there until that succeeds"));
-                stuck.push(Stuck { host: self.host.clone(), range, guest });
+                stuck.push(mapping);
             }
         }
     }
 
+    /// What is behind a piece that takes no exit, or none for reads.
+    fn behind(&self, piece: &Piece) -> Option<Behind> {
+        match piece.backing {
+            Backing::Mapped => Some(Behind::Host(self.host.clone())),
+            Backing::ReadOnly(_) => {
+                let pages = self.pages.iter().find(|pages| pages.range() == piece.range)?;
+                Some(Behind::Pages(self.host.name().clone(), pages.clone()))
+            }
+            Backing::Trapped(_) => None,
+        }
+    }
+
     /// Maps what can be mapped of a BAR. What fails is trapped there: slower, but it works.
-    pub(super) fn map(&mut self, placed: &Placed, stuck: &[Stuck]) {
+    pub(super) fn map(&mut self, placed: &Placed, memory: &dyn MemoryPort, stuck: &[Mapping]) {
         self.exceptions.retain(|range, _| range.bar != placed.bar);
         let page = self.host.report().granularity.max(1);
-        let mappable = |p: &&Piece| p.range.bar == placed.bar && p.backing == Backing::Mapped;
-        let pieces: Vec<BarRange> = self.pieces.iter().filter(mappable).map(|p| p.range).collect();
-        for piece in pieces {
+        let of_bar = self.pieces.iter().filter(|p| p.range.bar == placed.bar);
+        let pieces: Vec<(BarRange, Behind)> =
+            of_bar.filter_map(|piece| Some((piece.range, self.behind(piece)?))).collect();
+        for (piece, behind) in pieces {
             if piece.len < page && !placed.whole_pages {
                 self.exceptions.insert(piece, Reason::SubPage);
                 continue;
@@ -136,17 +136,38 @@ impl Owner {
                     "{}: {piece} is not mapped at {guest:#x}: {} of {} could not be unmapped there",
                     self.host.name(),
                     other.range,
-                    other.host.name()
+                    other.name()
                 );
                 self.say(format_args!("{what}"));
                 self.exceptions.insert(piece, Reason::Failed);
-            } else if let Err(error) = self.host.map(range, guest) {
-                self.say(format_args!("{error}; every access to this part will exit while it is there"));
-                self.exceptions.insert(piece, Reason::Failed);
-            } else {
-                self.mapped.push((range, guest));
+                continue;
+            }
+            match Mapping::new(behind, range, guest, memory) {
+                Ok(mapping) => self.mapped.push(mapping),
+                Err(error) => {
+                    // A VMM that cannot map memory at all need not hear that each time.
+                    match &error.source {
+                        Cause::Port(PortError { source, .. })
+                            if source.kind() == io::ErrorKind::Unsupported =>
+                        {
+                            debug!("{error}; every access to this part will exit")
+                        }
+                        _ => self.say(format_args!(
+                            "{error}; every access to this part will exit while it is there"
+                        )),
+                    }
+                    self.exceptions.insert(piece, Reason::Failed);
+                }
             }
         }
+    }
+
+    /// Reads of this part exit from now on, wherever its BAR is, which took none before. False when they exit already.
+    pub(super) fn trap_reads(&mut self, range: BarRange, reason: Reason) -> bool {
+        let piece = self.pieces.iter_mut().find(|piece| piece.range == range);
+        let Some(piece) = piece.filter(|piece| piece.backing.is_read_only()) else { return false };
+        piece.backing = Backing::Trapped(reason);
+        true
     }
 
     /// The function does not answer: whatever could be mapped of this BAR is trapped.
@@ -157,12 +178,12 @@ impl Owner {
                 self.host.name()
             );
         }
-        let mappable = |p: &&Piece| p.range.bar == bar && p.backing == Backing::Mapped;
+        let mappable = |p: &&Piece| p.range.bar == bar && !matches!(p.backing, Backing::Trapped(_));
         let ranges: Vec<BarRange> = self.pieces.iter().filter(mappable).map(|p| p.range).collect();
         self.exceptions.extend(ranges.into_iter().map(|range| (range, Reason::Unanswered)));
     }
 
-    /// What a BAR traps where it is.
+    /// What a BAR traps where it is; of what is read-only, the writes.
     pub(super) fn traps(&self, placed: &Placed) -> impl Iterator<Item = Trap> {
         let trapped = |p: &Piece| p.range.bar == placed.bar && p.backing != Backing::Mapped;
         self.pieces.iter().map(|p| self.now(p)).filter(trapped).map(|p| {

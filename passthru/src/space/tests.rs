@@ -1,7 +1,9 @@
 //! What becomes of BARs that are placed, and what is left behind when calls fail.
 
 mod failing;
+mod read_only;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -11,6 +13,8 @@ use crate::host::{BarRange, Description};
 use failing::{Host, Vmm};
 
 const BASE: u64 = 0xc000_0000;
+/// A second page that takes no call of its own.
+const TRAPPED: Backing = Backing::Trapped(Reason::Asked);
 
 /// BARs, and where they go; nowhere while decoding is off.
 type Bases<'a> = &'a [(u8, Option<u64>)];
@@ -26,14 +30,19 @@ fn piece(bar: u8, offset: u64, len: u64, backing: Backing) -> Piece {
 }
 
 impl Guest {
-    /// Two functions, each with a BAR 0 of four pages of which the second is trapped, and a small BAR 1.
+    /// Two functions, each with a BAR 0 of four pages of which the second is read-only, and a small BAR 1.
     fn new() -> Guest {
+        Guest::with(Backing::ReadOnly(Reason::MsixTable))
+    }
+
+    /// The same, with another second page.
+    fn with(second: Backing) -> Guest {
         let vmm = Arc::new(Vmm::default());
         let space = AddressSpace::new(vmm.clone());
         let windows = Arc::new(Windows { memory: vec![BASE..BASE + 0x100_0000], io: vec![] });
         let pieces = vec![
             piece(0, 0, 0x1000, Backing::Mapped),
-            piece(0, 0x1000, 0x1000, Backing::Trapped(Reason::MsixTable)),
+            piece(0, 0x1000, 0x1000, second),
             piece(0, 0x2000, 0x2000, Backing::Mapped),
             piece(1, 0, 0x100, Backing::Mapped),
         ];
@@ -47,7 +56,9 @@ impl Guest {
                 there: AtomicBool::new(true),
             });
             let slot = Slot::from_requester_id(0x40);
-            (space.add(host.clone(), vmm.clone(), slot, pieces.clone(), windows.clone()), host)
+            let is_read = |piece: &&Piece| piece.backing.is_read_only();
+            let pages = pieces.iter().filter(is_read).map(|p| ReadOnlyPages::new(p.range).unwrap()).collect();
+            (space.add(host.clone(), vmm.clone(), slot, pieces.clone(), pages, windows.clone()), host)
         });
         Guest { vmm, space, functions }
     }
@@ -77,22 +88,20 @@ impl Guest {
         self.space.pieces(self.functions[function].0).iter().find(|p| p.range.bar == bar).unwrap().backing
     }
 
-    /// No address is mapped and trapped, and what is mapped is where the function's BAR is or could not be unmapped.
+    /// What is mapped is where the function's BAR is or could not be unmapped.
     fn check(&self) {
         let state = self.space.state.lock();
         let book = self.vmm.0.lock();
-        let mut known: Vec<(u64, BarRange)> = state.stuck.iter().map(|s| (s.guest, s.range)).collect();
-        for (id, _) in &self.functions {
-            known.extend(
-                state.owners.get(id).iter().flat_map(|o| o.mappings()).map(|(range, at)| (*at, *range)),
-            );
-        }
-        known.sort_unstable();
-        let mut there: Vec<(u64, BarRange)> =
-            book.mapped.iter().chain(&book.peers).map(|(at, (_, range))| (*at, *range)).collect();
-        there.sort_unstable();
-        there.dedup();
-        assert_eq!(known, there, "no mapping that nobody knows of, and none that is not there");
+        let of_functions =
+            self.functions.iter().filter_map(|(id, _)| state.owners.get(id)).flat_map(|o| o.mappings());
+        let known: BTreeMap<u64, u64> =
+            state.stuck.iter().chain(of_functions).map(|m| (m.guest, m.range.len)).collect();
+        assert_eq!(known, book.reached(), "no mapping that nobody knows of, and none that is not there");
+    }
+
+    /// What the guest reads without an exit.
+    fn read(&self) -> Vec<(u64, u64)> {
+        self.vmm.0.lock().read.iter().map(|(at, len)| (at - BASE, *len)).collect()
     }
 
     /// What a guest may do in some order: places, a move, a swap, a neighbour in a page, decoding off, and removal.
@@ -181,7 +190,7 @@ fn a_host_stays_while_the_guest_reaches_it() {
 
 #[test]
 fn what_is_stuck_is_not_mapped_over() {
-    let guest = Guest::new();
+    let guest = Guest::with(TRAPPED);
     guest.place(0, &[(0, Some(0))]);
     // Both unmaps fail, and with the next change again.
     let from = guest.vmm.0.lock().calls;
@@ -201,7 +210,7 @@ fn what_is_stuck_is_not_mapped_over() {
 #[test]
 fn what_is_unmapped_in_part_is_trapped_when_its_bar_comes_back_there() {
     for [hypervisor, iommu] in [[true, false], [false, true], [true, true]] {
-        let guest = Guest::new();
+        let guest = Guest::with(TRAPPED);
         let fail = |failing: bool| {
             let mut book = guest.vmm.0.lock();
             let from = book.calls;
@@ -234,7 +243,7 @@ fn what_is_unmapped_in_part_is_trapped_when_its_bar_comes_back_there() {
 
 #[test]
 fn what_is_stuck_goes_when_its_function_does_not_answer() {
-    let guest = Guest::new();
+    let guest = Guest::with(TRAPPED);
     guest.place(0, &[(0, Some(0))]);
     let from = guest.vmm.0.lock().calls;
     guest.vmm.0.lock().fail = Some(from..from + 2);

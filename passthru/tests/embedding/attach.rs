@@ -104,6 +104,7 @@ fn vectors_are_delivered_masked_and_delivered_once_when_unmasked() {
     vmm.write(TRIGGER, &2u32.to_le_bytes());
     vmm.write(TRIGGER, &2u32.to_le_bytes());
     assert_eq!(vmm.delivered(), []);
+    vmm.turn();
     let mut pending = [0];
     vmm.read(PENDING, &mut pending);
     assert_eq!(pending, [1 << 2]);

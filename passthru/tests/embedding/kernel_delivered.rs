@@ -62,6 +62,7 @@ impl PptShaped {
                 msi_masking: false,
                 msix: 8,
                 dynamic_msix: true,
+                keeps_pending: false,
                 dma: DmaReach::WholeGuest,
                 mappings: Some(7),
                 granularity: 4096,

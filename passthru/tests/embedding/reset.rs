@@ -104,6 +104,10 @@ impl HostFunction for Slow {
         self.inside.is_pending(kind, vector)
     }
 
+    fn keep_pending(&self, bits: Arc<PendingBits>) {
+        self.inside.keep_pending(bits);
+    }
+
     fn set_intx(&self, on: bool) -> Result<(), HostError> {
         self.inside.set_intx(on)
     }

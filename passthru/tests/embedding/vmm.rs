@@ -16,6 +16,8 @@ pub const RAM: usize = 1 << 20;
 pub struct Book {
     /// Host address by guest range.
     pub mapped: BTreeMap<(u64, u64), usize>,
+    /// The same of what the guest can only read; writes there reach what traps the range.
+    pub readable: BTreeMap<(u64, u64), usize>,
     pub trapped: Vec<Trap>,
     pub routes: BTreeMap<u32, Option<MsiMessage>>,
     pub committed: BTreeMap<u32, MsiMessage>,
@@ -24,6 +26,10 @@ pub struct Book {
     pub files: Vec<RawFd>,
     /// Fails the next mappings.
     pub refuse_maps: usize,
+    /// Fails watches.
+    pub refuse_watches: bool,
+    /// Fails to unmap what can only be read.
+    pub keep_readable: bool,
     /// GSIs that there are.
     pub gsis: u32,
     /// The hypervisor tells of the guest's end of interrupt.
@@ -57,8 +63,26 @@ impl Vmm {
         self.book.lock().unwrap()
     }
 
-    /// An access to a memory address, as the VMM's bus dispatches it.
+    /// A guest's read of a memory address: of memory that is mapped to be read, or as the VMM's bus dispatches it.
     pub fn read(&self, address: u64, data: &mut [u8]) {
+        {
+            let book = self.book();
+            let there = |((start, len), _): &(&(u64, u64), &usize)| (*start..start + len).contains(&address);
+            if let Some(((start, len), host)) = book.readable.iter().find(there) {
+                let offset = (address - start) as usize;
+                assert!(offset + data.len() <= *len as usize, "a read beyond its page");
+                for (at, byte) in (host + offset..).zip(data) {
+                    // SAFETY: the memory is there until it is unmapped, which the book's lock keeps away.
+                    *byte = unsafe { std::ptr::read_volatile(at as *const u8) };
+                }
+                return;
+            }
+        }
+        self.read_trapped(address, data);
+    }
+
+    /// A read that exits.
+    pub fn read_trapped(&self, address: u64, data: &mut [u8]) {
         match self.target(Space::Memory, address) {
             Some((trap, offset)) => trap.target.bar_read(trap.bar, offset, data),
             None => data.fill(0xff),
@@ -133,6 +157,7 @@ impl Vmm {
     pub fn is_empty(&self) -> bool {
         let book = self.book();
         book.mapped.is_empty()
+            && book.readable.is_empty()
             && book.trapped.is_empty()
             && book.routes.is_empty()
             && book.attached.is_empty()
@@ -154,7 +179,7 @@ fn failed(operation: PortOperation, kind: io::ErrorKind) -> PortError {
 }
 
 impl MemoryPort for Vmm {
-    unsafe fn map(&self, guest: u64, host: *mut u8, len: u64, _: Access) -> Result<(), PortError> {
+    unsafe fn map(&self, guest: u64, host: *mut u8, len: u64, access: Access) -> Result<(), PortError> {
         let mut book = self.book();
         if book.refuse_maps > 0 {
             book.refuse_maps -= 1;
@@ -162,13 +187,18 @@ impl MemoryPort for Vmm {
         }
         assert_eq!((guest | host as u64 | len) % 4096, 0, "whole pages");
         let overlaps = |(start, size): &(u64, u64)| guest < start + size && *start < guest + len;
-        assert!(!book.mapped.keys().any(overlaps), "a mapping over another one");
-        book.mapped.insert((guest, len), host as usize);
+        assert!(!book.mapped.keys().chain(book.readable.keys()).any(overlaps), "a mapping over another one");
+        let kind = if access == Access::ReadOnly { &mut book.readable } else { &mut book.mapped };
+        kind.insert((guest, len), host as usize);
         Ok(())
     }
 
     fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError> {
-        let known = self.book().mapped.remove(&(guest, len));
+        let mut book = self.book();
+        if book.keep_readable && book.readable.contains_key(&(guest, len)) {
+            return Err(failed(PortOperation::Unmap { guest, len }, io::ErrorKind::OutOfMemory));
+        }
+        let known = book.mapped.remove(&(guest, len)).or_else(|| book.readable.remove(&(guest, len)));
         known.map(drop).ok_or_else(|| failed(PortOperation::Unmap { guest, len }, io::ErrorKind::NotFound))
     }
 
@@ -290,6 +320,9 @@ impl EventPort for Vmm {
     }
 
     fn watch(&self, fd: BorrowedFd<'_>, ready: Arc<dyn Fn() + Send + Sync>) -> Result<WatchId, PortError> {
+        if self.book().refuse_watches {
+            return Err(failed(PortOperation::Watch, io::ErrorKind::OutOfMemory));
+        }
         let fd = fd.try_clone_to_owned().map_err(PortOperation::Watch.failed())?;
         let mut watches = self.watches.lock().unwrap();
         let id = watches.last_key_value().map_or(0, |(id, _)| id + 1);

@@ -256,6 +256,7 @@ fn report(description: &Description, reset_methods: &[String]) -> Report {
         msi_masking: true,
         msix: control(capability_id::MSIX).map_or(0, |control| (control & 0x7ff) + 1),
         dynamic_msix: true,
+        keeps_pending: true,
         dma: DmaReach::Mapped,
         mappings: None,
         granularity: PAGE,

@@ -52,7 +52,7 @@ fn parse(text: &str) -> Description {
 
 fn guest(description: &Description, place: Place) -> (Function, Vec<Problem>) {
     let report = Report { intx: true, ..report() };
-    Function::new(description, &report, Shape { multi_function: false, place }).unwrap()
+    Function::new(description, &report, Shape { place, ..Shape::default() }).unwrap()
 }
 
 /// One line for each dword in which something is, or that differs from `other`'s: what it reads, without what is the

@@ -57,6 +57,9 @@ pub struct Shape {
     pub multi_function: bool,
     /// Where it stands.
     pub place: Place,
+    /// Reads of the pages that hold its MSI-X table and pending bits exit as well, for a function that has registers beside
+    /// them.
+    pub trap_msix: bool,
 }
 
 /// What the host can do, as far as the registers show it.

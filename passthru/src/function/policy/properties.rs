@@ -77,8 +77,11 @@ fn space() -> impl Strategy<Value = Space> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let port = (any::<u8>(), any::<u8>()).prop_map(|(speed, width)| Place::BehindPort { speed, width });
-    (any::<bool>(), prop_oneof![Just(Place::RootBus), port])
-        .prop_map(|(multi_function, place)| Shape { multi_function, place })
+    (any::<bool>(), prop_oneof![Just(Place::RootBus), port]).prop_map(|(multi_function, place)| Shape {
+        multi_function,
+        place,
+        ..Shape::default()
+    })
 }
 
 fn offer() -> impl Strategy<Value = Offer> {

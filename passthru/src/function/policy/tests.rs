@@ -23,7 +23,7 @@ fn space(id: u8, body: &[u8]) -> Vec<u8> {
 
 fn built_as(config: &[u8], place: Place, offer: Offer, quirks: &Quirks) -> Built {
     let (list, extended) = (walk(config).0, walk_extended(config).0);
-    let shape = Shape { multi_function: false, place };
+    let shape = Shape { place, ..Shape::default() };
     build(config, &[], &list, &extended, shape, offer, quirks, |_| true)
 }
 

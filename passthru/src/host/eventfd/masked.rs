@@ -36,23 +36,23 @@ impl Masked {
     }
 
     /// From now on what `event`, the eventfd of `vector`, counts is read off.
-    pub(super) fn add(&self, vector: u16, event: BorrowedFd<'_>) {
-        self.change(ControlOperation::Add, vector, event);
+    pub(super) fn add(&self, vector: u16, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.change(ControlOperation::Add, vector, event)
     }
 
     /// From now on `event` is not read any more. The caller holds the lock of the function's vectors, so nobody is about
     /// to.
     pub(super) fn remove(&self, event: BorrowedFd<'_>) {
-        self.change(ControlOperation::Delete, 0, event);
-    }
-
-    fn change(&self, operation: ControlOperation, vector: u16, event: BorrowedFd<'_>) {
-        let watched = EpollEvent::new(EventSet::IN, vector.into());
-        match self.set.ctl(operation, event.as_raw_fd(), watched) {
-            // A vector that was never masked is not in the set.
+        match self.change(ControlOperation::Delete, 0, event) {
+            // A vector that was never masked, or pends, is not in the set.
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => debug!("epoll_ctl: {error}"),
             _ => {}
         }
+    }
+
+    fn change(&self, operation: ControlOperation, vector: u16, event: BorrowedFd<'_>) -> io::Result<()> {
+        let watched = EpollEvent::new(EventSet::IN, vector.into());
+        self.set.ctl(operation, event.as_raw_fd(), watched)
     }
 }
 
@@ -70,11 +70,13 @@ fn take(set: &Epoll, state: &Weak<Mutex<State>>) {
     let mut state = state.lock();
     let count = set.wait(0, &mut found).or_else(interrupted).unwrap_or(0);
     for event in found.iter().take(count) {
-        let vector = u16::try_from(event.data()).ok().and_then(|vector| state.vector_mut(vector));
-        if let Some(vector) = vector.filter(|vector| !vector.attached) {
+        let Ok(number) = u16::try_from(event.data()) else { continue };
+        if state.vector(number).is_some_and(|vector| !vector.attached) {
             // Pending once, pending until it is unmasked: what comes after is of no interest, however much it is.
-            vector.is_pending();
-            let _ = set.ctl(ControlOperation::Delete, vector.event.as_raw_fd(), EpollEvent::default());
+            state.look(number);
+            if let Some(vector) = state.vector(number) {
+                let _ = set.ctl(ControlOperation::Delete, vector.event.as_raw_fd(), EpollEvent::default());
+            }
         }
     }
 }

@@ -4,6 +4,19 @@
 //! detaches the eventfd from the hypervisor and leaves it with the host: a signal is counted there, and the VMM's event
 //! loop makes it the pending bit. An eventfd that is attached is never read: what it counts is the hypervisor's to
 //! deliver.
+//!
+//! The guest may read MSI-X pending bits without an exit ([`PendingBits`]), beside whatever happens here. They change with
+//! the vector's own `pending`, under the lock of the function's vectors, which gives each race one of two outcomes:
+//!
+//! * Masked and signalled at once: what comes before the eventfd is detached was delivered. What comes after is counted, and
+//!   the event loop finds it as soon as the eventfd is in its set, also if it was counted before that.
+//! * Signalled and unmasked at once: either the event loop takes the signal first and sets the bit, which the unmasking clears
+//!   before the eventfd is attached, so before anything is delivered; or the eventfd has left the set, no bit is set, and
+//!   what is counted is delivered.
+//! * Signalled and turned off, or forgotten, at once: bit and eventfd go under the same lock. An event that the loop still has
+//!   in hand then finds no vector, or another one of that number, whose own eventfd is what it looks at.
+//! * Turned off and on again at once: the old set may be heard of once more after a new one was made. It finds eventfds of
+//!   today by their number and reads what they have counted while masked, which is right whoever asks.
 
 mod line;
 mod masked;
@@ -22,7 +35,7 @@ pub use line::{EventfdLine, LineTriggers};
 use masked::Masked;
 pub use trigger::{Refused, Triggers};
 
-use super::{Cause, HostError, MessageKind, Operation, VectorChange, VectorState};
+use super::{Cause, HostError, MessageKind, Operation, PendingBits, VectorChange, VectorState};
 use crate::pci::Slot;
 use crate::ports::{Gsi, MsiMessage, PortError, Ports};
 
@@ -47,6 +60,8 @@ struct State {
     vectors: Vec<Option<Vector>>,
     /// Vectors that the host has set up, from 0 on; 0 while its interrupts are off.
     live: u16,
+    /// MSI-X pending bits where the guest reads them, for as long as the function is there.
+    bits: Option<Arc<PendingBits>>,
 }
 
 struct Vector {
@@ -75,6 +90,27 @@ impl Vector {
 }
 
 impl State {
+    /// The bits that go with the kind that is on.
+    fn bits(&self) -> Option<&PendingBits> {
+        self.bits.as_deref().filter(|_| matches!(self.on, Some((MessageKind::Msix, _))))
+    }
+
+    /// Reads a vector's eventfd if it is masked, and says whether it pends.
+    fn look(&mut self, vector: u16) -> bool {
+        let pends = self.vector_mut(vector).is_some_and(Vector::is_pending);
+        if pends && let Some(bits) = self.bits() {
+            bits.set(vector);
+        }
+        pends
+    }
+
+    /// Nobody hears of what some masked vector signals, so the guest's reads of its pending bits have to ask.
+    fn give_up(&mut self) {
+        if let Some(bits) = self.bits.take() {
+            bits.give_up();
+        }
+    }
+
     fn vector(&self, vector: u16) -> Option<&Vector> {
         self.vectors.get(usize::from(vector))?.as_ref()
     }
@@ -103,10 +139,12 @@ impl<T: Triggers> EventfdVectors<T> {
 
     /// See [`super::HostFunction::set_vectors`].
     pub fn set(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
-        if changes.iter().any(|change| change.state == VectorState::Masked) {
-            self.prepare_masked();
-        }
+        let is_watched =
+            !changes.iter().any(|change| change.state == VectorState::Masked) || self.prepare_masked();
         let mut state = self.state.lock();
+        if !is_watched && kind == MessageKind::Msix {
+            state.give_up();
+        }
         let mut errors = Vec::new();
         if state.on != Some((kind, count)) {
             if let Some((old, _)) = state.on
@@ -192,12 +230,16 @@ impl<T: Triggers> EventfdVectors<T> {
         }
         // What was signalled while it was masked is delivered once, whatever its count: it is taken off here and
         // signalled anew, since a hypervisor may deliver what it finds without taking it off. A signal in between is
-        // delivered by the attachment.
+        // delivered by the attachment, so the pending bit is clear before that.
         let pending = entry.is_pending();
+        entry.pending = false;
+        if let Some(bits) = state.bits() {
+            bits.clear(vector);
+        }
+        let Some(entry) = state.vector_mut(vector) else { return Ok(()) };
         self.ports.interrupts.attach(entry.gsi, entry.fd())?;
         entry.attached = true;
         if pending {
-            entry.pending = false;
             let _ = entry.event.write(1);
         }
         Ok(())
@@ -207,21 +249,27 @@ impl<T: Triggers> EventfdVectors<T> {
         let Some(entry) = state.vector_mut(vector).filter(|entry| entry.attached) else { return Ok(()) };
         entry.attached = false;
         self.ports.interrupts.detach(entry.gsi, entry.fd())?;
-        if let Some(masked) = &*self.masked.lock() {
-            masked.add(vector, entry.fd());
+        if let Some(masked) = &*self.masked.lock()
+            && let Err(error) = masked.add(vector, entry.fd())
+        {
+            debug!("{}: watching a masked vector: {error}", self.device);
+            state.give_up();
         }
         Ok(())
     }
 
-    /// Lets the event loop hear of what masked vectors signal. Without it their pending bits are right all the same: they
-    /// look at the eventfds themselves.
-    fn prepare_masked(&self) {
+    /// Lets the event loop hear of what masked vectors signal; false where it cannot. Those who ask for a pending bit are told
+    /// right all the same, since the eventfd is looked at then.
+    fn prepare_masked(&self) -> bool {
         if self.masked.lock().is_some() {
-            return;
+            return true;
         }
         let mut new = match Masked::new(&self.state, &self.ports) {
             Ok(new) => Some(new),
-            Err(error) => return debug!("{}: watching masked vectors: {error}", self.device),
+            Err(error) => {
+                debug!("{}: watching masked vectors: {error}", self.device);
+                return false;
+            }
         };
         // Another call may have been quicker; then this one goes, without a lock.
         let mut masked = self.masked.lock();
@@ -229,6 +277,7 @@ impl<T: Triggers> EventfdVectors<T> {
             *masked = new.take();
         }
         drop(masked);
+        true
     }
 
     /// Gives back what a vector has.
@@ -240,6 +289,9 @@ impl<T: Triggers> EventfdVectors<T> {
                 masked.remove(entry.fd());
             }
             self.ports.interrupts.release(entry.gsi);
+            if let Some(bits) = state.bits() {
+                bits.clear(vector);
+            }
         }
     }
 
@@ -254,7 +306,7 @@ impl<T: Triggers> EventfdVectors<T> {
         for vector in 0..u16::try_from(state.vectors.len()).unwrap_or(u16::MAX) {
             self.forget(state, vector);
         }
-        *state = State::default();
+        *state = State { bits: state.bits.take(), ..State::default() };
         done
     }
 
@@ -279,8 +331,12 @@ impl<T: Triggers> EventfdVectors<T> {
     /// See [`super::HostFunction::is_pending`].
     pub fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
         let mut state = self.state.lock();
-        matches!(state.on, Some((on, _)) if on == kind)
-            && state.vector_mut(vector).is_some_and(Vector::is_pending)
+        matches!(state.on, Some((on, _)) if on == kind) && state.look(vector)
+    }
+
+    /// See [`super::HostFunction::keep_pending`].
+    pub fn keep_pending(&self, bits: Arc<PendingBits>) {
+        self.state.lock().bits = Some(bits);
     }
 }
 

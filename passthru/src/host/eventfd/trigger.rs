@@ -244,7 +244,7 @@ mod tests {
     impl Function {
         fn new(kind: MessageKind, count: u16) -> Function {
             let vectors = (0..count).map(|_| None).collect();
-            Function { state: State { on: Some((kind, count)), vectors, live: 0 }, kind }
+            Function { state: State { on: Some((kind, count)), vectors, ..State::default() }, kind }
         }
 
         /// Arms vectors and gives those that failed.

@@ -57,6 +57,7 @@ impl<S: Sys> PptFunction<S> {
             msi_masking: false,
             msix: msix.unwrap_or(0),
             dynamic_msix: true,
+            keeps_pending: false,
             dma: DmaReach::WholeGuest,
             mappings: Some(MAX_MMIO_SEGMENTS),
             granularity: PAGE,

@@ -41,7 +41,7 @@ use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 use super::eventfd::{EventfdLine, EventfdVectors};
 use super::{
     BarRange, Cause, Delivery, Description, DmaReach, HostError, HostFunction, Listener, MessageKind,
-    Operation, Region, Report, ResetMethod, VectorChange,
+    Operation, PendingBits, Region, Report, ResetMethod, VectorChange,
 };
 use crate::pci::Slot;
 use crate::pci::registers::{COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, STATUS};
@@ -107,6 +107,7 @@ pub fn describe(name: &str) -> Result<(Description, Report), SimulatedError> {
         msi_masking: true,
         msix: config::MSIX_VECTORS,
         dynamic_msix: true,
+        keeps_pending: true,
         dma: DmaReach::InProcess,
         mappings: None,
         granularity: 4096,
@@ -272,6 +273,10 @@ impl HostFunction for SimulatedFunction {
 
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool {
         self.vectors.is_pending(kind, vector)
+    }
+
+    fn keep_pending(&self, bits: Arc<PendingBits>) {
+        self.vectors.keep_pending(bits);
     }
 
     fn vector_calls(&self) -> u64 {

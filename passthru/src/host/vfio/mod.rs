@@ -34,7 +34,7 @@ pub use reset::{NoReset, Other};
 use super::eventfd::{EventfdLine, EventfdVectors};
 use super::{
     BarRange, Cause, Delivery, Description, DmaReach, HostError, HostEvent, HostFunction, Listener,
-    MessageKind, Operation, ROM, Region, Report, VectorChange,
+    MessageKind, Operation, PendingBits, ROM, Region, Report, VectorChange,
 };
 use crate::pci::registers::{EXPRESS_SIZE, INTERRUPT_PIN};
 use crate::pci::{HostAddress, Slot};
@@ -162,6 +162,7 @@ impl VfioFunction {
             msi_masking: true,
             msix,
             dynamic_msix,
+            keeps_pending: true,
             dma: DmaReach::Mapped,
             mappings: None,
             granularity: page_size(),
@@ -277,6 +278,10 @@ impl HostFunction for VfioFunction {
 
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError> {
         self.vectors.disable(kind)
+    }
+
+    fn keep_pending(&self, bits: Arc<PendingBits>) {
+        self.vectors.keep_pending(bits);
     }
 
     fn vector_calls(&self) -> u64 {

@@ -21,6 +21,8 @@ pub(super) struct Book {
     pub(super) peers: BTreeMap<u64, (&'static str, BarRange)>,
     /// The IOMMU unmaps nothing.
     pub(super) peers_stay: bool,
+    /// Lengths of this process' memory that is mapped to be read, by address.
+    pub(super) read: BTreeMap<u64, u64>,
     pub(super) trapped: BTreeMap<u64, Range<u64>>,
     pub(super) calls: usize,
     pub(super) fail: Option<Range<usize>>,
@@ -36,7 +38,17 @@ impl Book {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.mapped.is_empty() && self.peers.is_empty() && self.trapped.is_empty()
+        self.mapped.is_empty() && self.peers.is_empty() && self.read.is_empty() && self.trapped.is_empty()
+    }
+
+    /// All that the guest or others reach without an exit, and how much of it.
+    pub(super) fn reached(&self) -> BTreeMap<u64, u64> {
+        let of_host = self.mapped.iter().chain(&self.peers).map(|(at, (_, range))| (*at, range.len));
+        of_host.chain(self.read.iter().map(|(at, len)| (*at, *len))).collect()
+    }
+
+    fn is_taken(&self, guest: u64, len: u64) -> bool {
+        self.reached().iter().any(|(at, other)| *at < guest + len && guest < at + other)
     }
 }
 
@@ -44,12 +56,21 @@ impl Book {
 pub(super) struct Vmm(pub(super) Mutex<Book>);
 
 impl MemoryPort for Vmm {
-    unsafe fn map(&self, guest: u64, _: *mut u8, len: u64, _: Access) -> Result<(), PortError> {
-        Err(PortOperation::Map { guest, len }.failed()(io::ErrorKind::Unsupported))
+    unsafe fn map(&self, guest: u64, host: *mut u8, len: u64, access: Access) -> Result<(), PortError> {
+        let mut book = self.0.lock();
+        book.call().map_err(PortOperation::Map { guest, len }.failed())?;
+        assert_eq!(((guest | host as u64 | len) % 0x1000, access), (0, Access::ReadOnly));
+        assert!(!book.is_taken(guest, len), "{guest:#x} over another mapping");
+        book.read.insert(guest, len);
+        Ok(())
     }
 
     fn unmap(&self, guest: u64, len: u64) -> Result<(), PortError> {
-        Err(PortOperation::Unmap { guest, len }.failed()(io::ErrorKind::Unsupported))
+        let mut book = self.0.lock();
+        assert_eq!(book.read.get(&guest), Some(&len), "only what is mapped is unmapped");
+        book.call().map_err(PortOperation::Unmap { guest, len }.failed())?;
+        book.read.remove(&guest);
+        Ok(())
     }
 
     fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError> {
@@ -136,10 +157,7 @@ impl HostFunction for Host {
         let mut book = self.vmm.0.lock();
         book.call().map_err(self.error(Operation::Map { range, guest }))?;
         assert_eq!((guest | range.len | range.offset) % 0x1000, 0, "whole pages");
-        let overlaps =
-            |(at, (_, old)): (&u64, &(_, BarRange))| *at < guest + range.len && guest < at + old.len;
-        let taken = book.mapped.iter().chain(&book.peers).any(overlaps);
-        assert!(!taken, "{range} at {guest:#x} over another mapping");
+        assert!(!book.is_taken(guest, range.len), "{range} at {guest:#x} over another mapping");
         book.mapped.insert(guest, (self.tag, range));
         book.peers.insert(guest, (self.tag, range));
         Ok(())
