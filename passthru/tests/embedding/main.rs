@@ -9,6 +9,7 @@ mod hostile_guest;
 mod intx;
 mod kernel_delivered;
 mod log_lines;
+mod msix_pages;
 mod racing;
 mod reset;
 mod rom;
