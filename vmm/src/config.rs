@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::machine::{Description, EventPolicy, Image, MOST_CPUS, OnError, OnRequest, UseIommufd};
 use crate::memory::{Backing, RamSize};
 use crate::port_options::{PortOptions, PortWindow};
+use crate::slot_map::msix_page::MsixPage;
 use crate::slot_map::{Assignment, DeviceName};
 use crate::vcpu_options::{DisabledExits, Pin, VcpuOptions};
 
@@ -85,6 +86,9 @@ pub struct PciDevice {
     pub port: bool,
     /// What the guest finds as its expansion ROM, instead of its own.
     pub rom: Option<PathBuf>,
+    /// How the guest reads the pages with its MSI-X structures: `"read-only"` or `"trap"`.
+    #[serde(default, deserialize_with = "from_text")]
+    pub msix_page: Option<MsixPage>,
 }
 
 fn from_text<'de, T, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -252,6 +256,7 @@ impl VmFile {
             device: DeviceName::from(device.path.as_str()),
             port: device.port,
             rom: device.rom.clone(),
+            msix_page: device.msix_page.unwrap_or_default(),
         })
     }
 }
@@ -266,11 +271,11 @@ mod tests {
             Path::new("vm.json"),
             r#"{ "kernel": "/boot/vmlinuz", "memory": "1G", "cpus": 2,
                  "pci_devices": [ { "path": "0000:01:00.0", "pci_slot": "0:8:0" },
-                                  { "path": "sim:demo", "pci_slot": "8:1" } ] }"#,
+                                  { "path": "sim:demo", "pci_slot": "8:1", "msix_page": "trap" } ] }"#,
         )
         .unwrap();
-        let slots: Vec<String> = file.assignments().map(|a| format!("{}={}", a.slot, a.device)).collect();
-        assert_eq!(slots, ["0:8:0=0000:01:00.0", "0:8:1=sim:demo"]);
+        let slots: Vec<String> = file.assignments().map(|a| a.to_string()).collect();
+        assert_eq!(slots, ["0:8:0=0000:01:00.0", "0:8:1=sim:demo,msix-page=trap"]);
     }
 
     #[test]
@@ -331,6 +336,10 @@ mod tests {
                 "vm.json:2:36: field pci_devices[0].pci_slot: slot '0:32:0': device 32 is out of range (0 to 31)",
             ),
             ("{\"pci_devices\": [{\"path\": \"x\"}]}", "field pci_devices[0]: missing field `pci_slot`"),
+            (
+                "{\"pci_devices\": [{\"path\": \"x\", \"pci_slot\": \"8\", \"msix_page\": \"x\"}]}",
+                "field pci_devices[0].msix_page: 'x' is none of trap and read-only",
+            ),
             ("{} x", "vm.json:1:4: trailing characters"),
         ] {
             let error = VmFile::parse(Path::new("vm.json"), text).unwrap_err().to_string();

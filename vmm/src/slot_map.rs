@@ -1,8 +1,9 @@
 //! Which device goes to which slot, checked as a whole before anything is opened.
 
 pub mod any_host;
+pub mod msix_page;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -23,6 +24,7 @@ use crate::host::physical_path::{self, PathError};
 use crate::port_options::PortOptions;
 use crate::ppt::PptHost;
 use crate::rom_file::{self, RomFileError};
+use msix_page::{MsixPage, MsixPageError};
 
 /// A device as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,8 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// `B:D:F=DEVICE`, and behind commas `port` and `rom=FILE`. A file's name has no comma then; a physical path has some.
+/// `B:D:F=DEVICE`, and behind commas `port`, `rom=FILE` and `msix-page=HOW`. A file's name has no comma then; a physical path
+/// has some.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Where the guest finds it.
@@ -67,6 +70,8 @@ pub struct Assignment {
     pub port: bool,
     /// What the guest finds as its expansion ROM, instead of its own.
     pub rom: Option<PathBuf>,
+    /// How the guest reads the pages with its MSI-X structures.
+    pub msix_page: MsixPage,
 }
 
 /// A text that assigns nothing.
@@ -79,8 +84,11 @@ pub enum AssignmentError {
     #[error(transparent)]
     Slot(#[from] SlotError),
     /// Something else behind a comma.
-    #[error("option '{0}' of a slot is not known; there are: port, rom=FILE")]
+    #[error("option '{0}' of a slot is not known; there are: port, rom=FILE, msix-page=trap")]
     Option(String),
+    /// Another word behind `msix-page=`.
+    #[error("msix-page: {0}")]
+    MsixPage(#[from] MsixPageError),
 }
 
 impl FromStr for Assignment {
@@ -93,15 +101,16 @@ impl FromStr for Assignment {
         if device.is_empty() {
             return Err(syntax());
         }
-        let (mut port, mut rom) = (false, None);
+        let (mut port, mut rom, mut msix_page) = (false, None, MsixPage::default());
         for option in options.split(',').skip(1) {
             match option.split_once('=') {
                 None if option == "port" => port = true,
                 Some(("rom", file)) if !file.is_empty() => rom = Some(PathBuf::from(file)),
+                Some(("msix-page", how)) => msix_page = how.parse()?,
                 _ => return Err(AssignmentError::Option(option.to_owned())),
             }
         }
-        Ok(Assignment { slot: slot.parse()?, device: DeviceName::from(device), port, rom })
+        Ok(Assignment { slot: slot.parse()?, device: DeviceName::from(device), port, rom, msix_page })
     }
 }
 
@@ -124,7 +133,13 @@ impl fmt::Display for Assignment {
         if self.port {
             f.write_str(",port")?;
         }
-        self.rom.as_ref().map_or(Ok(()), |rom| write!(f, ",rom={}", rom.display()))
+        if let Some(rom) = &self.rom {
+            write!(f, ",rom={}", rom.display())?;
+        }
+        match self.msix_page {
+            MsixPage::ReadOnly => Ok(()),
+            how => write!(f, ",msix-page={how}"),
+        }
     }
 }
 
@@ -229,6 +244,8 @@ pub struct SlotMap {
     pub functions: Vec<(Slot, Found)>,
     /// What the guest finds as expansion ROMs, where that is not the functions' own.
     pub roms: BTreeMap<Slot, RomImage>,
+    /// Those in which the guest's reads of MSI-X pages exit.
+    pub msix_trapped: BTreeSet<Slot>,
     /// The buses behind root ports.
     pub ports: PortBuses,
     /// Windows of the buses and addresses of the BARs.
@@ -285,7 +302,11 @@ impl SlotMap {
         }
         functions.sort_by_key(|(slot, _)| *slot);
         match windows::plan(&bars, &options.window.rooms(ports), available) {
-            Ok(plan) if errors.is_empty() => Ok(SlotMap { functions, roms, ports, plan }),
+            Ok(plan) if errors.is_empty() => {
+                let trapped = assignments.iter().filter(|a| a.msix_page == MsixPage::Trap);
+                let msix_trapped = trapped.map(|assignment| assignment.slot).collect();
+                Ok(SlotMap { functions, roms, msix_trapped, ports, plan })
+            }
             Ok(_) => Err(errors),
             Err(error) => {
                 errors.push(error.into());
@@ -373,6 +394,11 @@ mod tests {
         let parsed: Assignment = "1:0:0=sim:demo,rom=/a=b,port".parse().unwrap();
         assert_eq!(parsed.to_string(), "1:0:0=sim:demo,port,rom=/a=b");
         assert_eq!((parsed.port, parsed.rom), (true, Some(PathBuf::from("/a=b"))));
+        let text = "1:0:0=sim:demo,port,rom=/a,msix-page=trap";
+        let parsed: Assignment = text.parse().unwrap();
+        assert_eq!((parsed.to_string().as_str(), parsed.msix_page), (text, MsixPage::Trap));
+        let parsed: Assignment = "1:0:0=sim:demo,msix-page=read-only".parse().unwrap();
+        assert_eq!((parsed.to_string().as_str(), parsed.msix_page), ("1:0:0=sim:demo", MsixPage::ReadOnly));
         for (device, options) in [
             ("/pci@0,0/pci8086,151@1/display@0", ""),
             ("/devices/pci@0,0/pci8086,f@1/pci15d9,1528@0,1", ",port"),
@@ -398,6 +424,9 @@ mod tests {
             "1:0:0=x,port=1",
             "1:0:0=x,rom",
             "1:0:0=x,rom=",
+            "1:0:0=x,msix-page",
+            "1:0:0=x,msix-page=",
+            "1:0:0=x,msix-page=traps",
         ] {
             assert!(text.parse::<Assignment>().is_err(), "{text}");
         }
@@ -405,7 +434,8 @@ mod tests {
 
     #[test]
     fn a_good_map_has_every_function_and_a_place_for_every_bar() {
-        let map = check(&["0:8:1=sim:demo", "0:8:0=sim:demo", "3:0:0=sim:demo"]).unwrap();
+        let map = check(&["0:8:1=sim:demo,msix-page=trap", "0:8:0=sim:demo", "3:0:0=sim:demo"]).unwrap();
+        assert_eq!(map.msix_trapped.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0:8:1"]);
         assert_eq!(
             map.slots().iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["0:8:0", "0:8:1", "3:0:0"]

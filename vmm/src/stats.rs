@@ -52,6 +52,8 @@ struct Piece {
     offset: u64,
     size: u64,
     mapped: bool,
+    /// Reads take no exit.
+    read_only: bool,
     reason: Option<Reason>,
     #[serde(flatten)]
     exits: Count,
@@ -191,10 +193,8 @@ impl Function {
                     offset: piece.range.offset,
                     size: piece.range.len,
                     mapped: piece.backing == Backing::Mapped,
-                    reason: match piece.backing {
-                        Backing::Mapped => None,
-                        Backing::Trapped(reason) => Some(reason),
-                    },
+                    read_only: piece.backing.is_read_only(),
+                    reason: piece.backing.reason(),
                     exits: exits(bar.index, piece.range.offset),
                     pages: pages(bar.index, piece.range.offset),
                 })
@@ -280,6 +280,7 @@ impl fmt::Display for Stats {
                         format!("  BAR {} {:#x}..{:#x}", bar.bar, piece.offset, piece.offset + piece.size);
                     match piece.reason {
                         None => name.push_str(" mapped"),
+                        Some(reason) if piece.read_only => write!(name, " {reason:?}, writes")?,
                         Some(reason) => write!(name, " {reason:?}")?,
                     }
                     row(f, &name, piece.exits)?;

@@ -1,6 +1,6 @@
 //! What is said of BARs and of the parts of them that are trapped.
 
-use passthru::function::pieces::Reason;
+use passthru::function::pieces::{Backing, Reason};
 use passthru::pci::bar::BarKind;
 
 /// A kind of BAR, for programs.
@@ -12,14 +12,31 @@ pub fn kind_name(kind: BarKind) -> &'static str {
     }
 }
 
+/// How a part of a BAR reaches the guest, and why not without exits, for a person.
+pub fn how(backing: Backing, bytes: u64) -> String {
+    match backing {
+        Backing::Mapped => "mapped".to_owned(),
+        Backing::ReadOnly(reason) => format!("reads take no exit, writes are trapped: {}", why(reason)),
+        // Why they are not read without an exit.
+        Backing::Trapped(reason @ (Reason::MsixTable | Reason::MsixPending)) => match bytes {
+            0..4096 => format!("trapped: {}, in less than a page", why(reason)),
+            _ => format!("trapped: {}, and the guest sees no MSI-X", why(reason)),
+        },
+        Backing::Trapped(reason) => format!("trapped: {}", why(reason)),
+    }
+}
+
 /// Why a part of a BAR is trapped, for a person.
-pub fn why(reason: Reason) -> &'static str {
+fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::Io => "I/O ports cannot be mapped",
         Reason::NotMappable => "the host cannot map it",
         Reason::SubPage => "smaller than a page, which is not its own",
         Reason::MsixTable => "holds the MSI-X table",
         Reason::MsixPending => "holds MSI-X pending bits",
+        Reason::MsixShared => "holds MSI-X structures, and registers of the function's own beside them",
+        Reason::PendingUntold => "holds MSI-X pending bits, of which the host does not tell by itself",
+        Reason::Asked => "holds MSI-X structures, and msix-page=trap asks for it",
         Reason::Limit => "the host allows no more mappings",
         Reason::Failed => "mapping it failed",
         Reason::Rom => "expansion ROMs are read once, so not mapped",
@@ -42,6 +59,13 @@ pub fn advice(reason: Reason) -> &'static str {
         }
         Reason::MsixPending => {
             "shares its page with the MSI-X pending bits: polled, or registers beside them"
+        }
+        Reason::MsixShared => "registers in the page of MSI-X structures, which should be theirs alone",
+        Reason::PendingUntold => {
+            "shares its page with MSI-X pending bits, for which the host is asked each time"
+        }
+        Reason::Asked => {
+            "shares its page with MSI-X structures; without msix-page=trap reads of these take no exit"
         }
         Reason::Limit => "the host's limit on mappings is reached; fewer functions in this guest help",
         Reason::Failed => "its mapping failed; slotpass said why when it did (--log)",

@@ -13,6 +13,9 @@ use crate::config::PciDevice;
 /// The device that is a function of the host.
 pub const PASSTHRU: &str = "passthru";
 
+/// The variable that says how the guest reads MSI-X pages.
+pub const MSIX_PAGE: &str = "msix-page";
+
 /// A name of a ppt device, by the system that gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PptName {
@@ -110,13 +113,18 @@ pub fn read(
     };
     let path = path.ok_or_else(|| Fault::NoFunction { slot }.at(from))?;
     let rom = variables.get(&key("rom"))?.map(|(rom, _)| PathBuf::from(rom));
+    // Not a word of bhyve's, which passes over what it does not know there.
+    let msix_page = match variables.get(&key(MSIX_PAGE))? {
+        Some((how, from)) => Some(how.parse().map_err(|_| Fault::MsixPage(how.into()).at(from))?),
+        None => None,
+    };
     for (other, from) in variables.below(&node) {
         let name = other.strip_prefix(&node).and_then(|rest| rest.strip_prefix('.')).unwrap_or(other);
-        if !named.contains(&name) && !["device", "rom"].contains(&name) {
+        if !named.contains(&name) && !["device", "rom", MSIX_PAGE].contains(&name) {
             notes.push(Note::Variable { from: from.clone(), key: other.to_owned() });
         }
     }
-    Ok(PciDevice { path, pci_slot: slot, port: false, rom })
+    Ok(PciDevice { path, pci_slot: slot, port: false, rom, msix_page })
 }
 
 /// A name that this system gives.

@@ -232,6 +232,9 @@ pub enum Fault {
     /// bhyve's "unsupported domain".
     #[error("{0}: bhyve passes through functions of PCI domain 0 only")]
     Domain(Quoted),
+    /// Not how MSI-X pages can be read.
+    #[error("msix-page={0} is neither trap nor read-only")]
+    MsixPage(Quoted),
     /// An empty value behind a comma.
     #[error("{0} has no value")]
     NoValue(Quoted),

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use passthru::pci::{HostAddress, Slot};
 
-use super::device::PptName;
+use super::device::{MSIX_PAGE, PptName};
 use super::error::node;
 use crate::memory::RamSize;
+use crate::slot_map::msix_page::MsixPage;
 use crate::slot_map::{Assignment, DeviceName};
 
 /// What bhyve cannot be told.
@@ -102,6 +103,7 @@ struct Line {
     slot: Slot,
     function: Function,
     rom: Option<String>,
+    msix_page: MsixPage,
 }
 
 impl Exported<'_> {
@@ -123,7 +125,7 @@ impl Exported<'_> {
             set("acpi_tables".to_owned(), "true");
             set("x86.mptable".to_owned(), "false");
         }
-        for Line { slot, function, rom } in &lines {
+        for Line { slot, function, rom, msix_page } in &lines {
             let mut set = |key: &str, value: &str| set(format!("{}.{key}", node(*slot)), value);
             set("device", super::device::PASSTHRU);
             match function {
@@ -137,6 +139,9 @@ impl Exported<'_> {
             }
             if let Some(rom) = rom {
                 set("rom", &escaped(rom));
+            }
+            if *msix_page != MsixPage::default() {
+                set(MSIX_PAGE, &msix_page.to_string());
             }
         }
         Ok(variables.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect())
@@ -158,7 +163,7 @@ impl Exported<'_> {
         if needs_acpi(&lines) {
             words.extend(["-A".to_owned(), "-Y".to_owned()]);
         }
-        for Line { slot, function, rom } in &lines {
+        for Line { slot, function, rom, msix_page } in &lines {
             let function = match function {
                 Function::Path(name) | Function::Pptdev(name) => name.clone(),
                 Function::Address(place) => {
@@ -166,7 +171,12 @@ impl Exported<'_> {
                 }
             };
             let rom = rom.as_ref().map(|rom| format!(",rom={}", escaped(rom))).unwrap_or_default();
-            words.extend(["-s".to_owned(), format!("{slot},{},{function}{rom}", super::device::PASSTHRU)]);
+            let page = match msix_page {
+                MsixPage::ReadOnly => String::new(),
+                how => format!(",{MSIX_PAGE}={how}"),
+            };
+            let device = format!("{slot},{},{function}{rom}{page}", super::device::PASSTHRU);
+            words.extend(["-s".to_owned(), device]);
         }
         let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         Ok(if line.is_empty() { line } else { line + "\n" })
@@ -181,8 +191,8 @@ impl Exported<'_> {
         let mut errors: Vec<ExportError> =
             self.empty_ports.iter().map(|bus| ExportError::EmptyPort { bus: *bus }).collect();
         let mut lines = Vec::new();
-        for Assignment { slot, device, port, rom } in self.assignments {
-            let slot = *slot;
+        for Assignment { slot, device, port, rom, msix_page } in self.assignments {
+            let (slot, msix_page) = (*slot, *msix_page);
             if *port {
                 errors.push(ExportError::BehindPort { slot });
             }
@@ -193,7 +203,7 @@ impl Exported<'_> {
                 ExportError::Rom { slot, rom, what, where_to }
             }));
             match function(slot, device) {
-                Ok(function) => lines.push(Line { slot, function, rom }),
+                Ok(function) => lines.push(Line { slot, function, rom, msix_page }),
                 Err(error) => errors.push(error),
             }
         }

@@ -37,6 +37,7 @@ fn functions_of_a_command_line() {
         ("-S -s 08:01,passthru,path=/dev/ppt1", &["0:8:1=/dev/ppt1"]),
         ("-S -s 255:31:7,passthru,ppt3", &["255:31:7=ppt3"]),
         ("-S -s 9,passthru,pptdev=ppt3,rom='/with space'", &["0:9:0=ppt3,rom=/with space"]),
+        ("-S -s 9,passthru,/dev/ppt0,msix-page=trap", &["0:9:0=/dev/ppt0,msix-page=trap"]),
         ("-S -s 9,passthru,pci0:10:31:7", &["0:9:0=0000:0a:1f.7"]),
         ("-S -s 9,passthru,pci10:31:7,rom=x", &["0:9:0=0000:0a:1f.7,rom=x"]),
         ("-S -s 9,passthru,255/0/1", &["0:9:0=0000:ff:00.1"]),
@@ -83,6 +84,7 @@ fn command_lines_that_bhyve_would_not_take() {
         ("-s 8,passthru,", "\"\" is no function for passthru"),
         ("-s 8,passthru,/dev/ppt0,ro", "\"ro\" is no function for passthru"),
         ("-s 8,passthru,/dev/ppt0,rom=", "\"rom=\" has no value"),
+        ("-s 8,passthru,/dev/ppt0,msix-page=x", "msix-page=\"x\" is neither trap nor read-only"),
         ("-s 8,passthru,/dev/ppt0,a.b=1", "\"a.b\" is no name"),
         ("-s 8,passthru,/dev/ppt", "\"/dev/ppt\" is not /dev/pptN"),
         ("-s 8,passthru,/dev/ppt0x", "\"/dev/ppt0x\" is not /dev/pptN"),
@@ -293,11 +295,12 @@ fn device() -> impl Strategy<Value = String> {
 /// A slot map with each slot once, by slot, and files' names that `--slot` can have.
 fn slot_map() -> impl Strategy<Value = Vec<Assignment>> {
     let rom = proptest::option::of(r#"[a-z/%\\(){}=#'" $é.\t-]{1,12}"#);
-    proptest::collection::btree_map(any::<u16>(), (device(), rom), 0..12).prop_map(|slots| {
-        let assignment = |(id, (device, rom)): (u16, (String, Option<String>))| {
+    proptest::collection::btree_map(any::<u16>(), (device(), rom, any::<bool>()), 0..12).prop_map(|slots| {
+        let assignment = |(id, (device, rom, trap)): (u16, (String, Option<String>, bool))| {
             let slot = passthru::pci::Slot::from_requester_id(id);
             let rom = rom.map(|rom| format!(",rom={rom}")).unwrap_or_default();
-            format!("{slot}={device}{rom}").parse().unwrap()
+            let page = if trap { ",msix-page=trap" } else { "" };
+            format!("{slot}={device}{rom}{page}").parse().unwrap()
         };
         slots.into_iter().map(assignment).collect()
     })
@@ -339,6 +342,8 @@ fn like_bhyves() -> impl Strategy<Value = String> {
         "path",
         "pptdev",
         "rom",
+        "msix-page",
+        "trap",
         "bus",
         "slot",
         "func",

@@ -65,8 +65,10 @@ pub struct Arguments {
     disable_exits: Option<DisabledExits>,
     /// Puts a function into a slot; DEVICE is an address (0000:01:00.0), a path in sysfs, a physical path as illumos has it
     /// (/pci@0,0/pci8086,151@1/display@0), fd:N (an open file of /dev/vfio/devices), or sim:NAME. With `port`, bus B (1 to 15, D is 0) is behind a root port at 0:(15+B):0;
-    /// otherwise it is a root bus. With `rom`, the guest finds FILE as the function's expansion ROM instead of its own
-    #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE]")]
+    /// otherwise it is a root bus. With `rom`, the guest finds FILE as the function's expansion ROM instead of its own.
+    /// With `msix-page=trap`, its reads of the pages that hold the MSI-X table and pending bits exit, for a function that has
+    /// registers of its own in them
+    #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE][,msix-page=trap]")]
     slots: Vec<Assignment>,
     /// Gives the guest an empty root port for bus B, 1 to 15, for hot plug
     #[arg(long = "port", value_name = "B")]

@@ -8,6 +8,7 @@ use clap::Args;
 use super::exit;
 use crate::show::{ShowError, Shown, Stands};
 use crate::slot_map::DeviceName;
+use crate::slot_map::msix_page::MsixPage;
 
 /// Shows what a guest would see of a function, beside what the host has
 ///
@@ -21,6 +22,9 @@ pub struct Arguments {
     /// As a guest sees it behind a root port (--slot 1:0:0=DEVICE,port), not on a root bus
     #[arg(long)]
     port: bool,
+    /// As a guest sees it with this option of its slot (--slot 0:8:0=DEVICE,msix-page=trap): trap, or read-only
+    #[arg(long, value_name = "HOW", default_value_t, hide_default_value = true)]
+    msix_page: MsixPage,
     /// Only the capabilities and registers that differ, and why
     #[arg(long)]
     diff: bool,
@@ -32,7 +36,7 @@ pub struct Arguments {
 /// Shows it on stdout.
 pub fn show(arguments: &Arguments) -> ExitCode {
     let stands = if arguments.port { Stands::BehindPort } else { Stands::RootBus };
-    let shown = match Shown::of(&DeviceName::from(arguments.device.as_str()), stands) {
+    let shown = match Shown::of(&DeviceName::from(arguments.device.as_str()), stands, arguments.msix_page) {
         Ok(shown) => shown,
         Err(error) => return failed(&error),
     };

@@ -18,7 +18,7 @@ use crate::slot_map::{Assignment, SlotMapError, any_host};
 #[group(required = true, multiple = true)]
 pub struct Sources {
     /// Puts a function into a slot, as with run
-    #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE]")]
+    #[arg(long = "slot", value_name = "B:D:F=DEVICE[,port][,rom=FILE][,msix-page=trap]")]
     slots: Vec<Assignment>,
     /// An empty root port for bus B, as with run
     #[arg(long = "port", value_name = "B")]

@@ -32,6 +32,7 @@ use crate::host::reserve::meaning::AliasFile;
 use crate::machine::{UseIommufd, address_ranges};
 use crate::memory::RamSize;
 use crate::port_options::PortOptions;
+use crate::slot_map::msix_page::MsixPage;
 use crate::slot_map::{Assignment, DeviceName, SlotMap, SlotMapError};
 use facts::Facts;
 use facts::access::Access;
@@ -127,7 +128,13 @@ impl Question {
         for device in devices {
             // Slots are not looked at; any will do.
             let Ok(slot) = "0:8:0".parse() else { continue };
-            question.assignments.push(Assignment { slot, device, port: false, rom: None });
+            question.assignments.push(Assignment {
+                slot,
+                device,
+                port: false,
+                rom: None,
+                msix_page: MsixPage::default(),
+            });
         }
         question
     }

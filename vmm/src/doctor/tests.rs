@@ -1,6 +1,6 @@
 //! A host that has all that a guest needs, from which tests take things away; and the judgement as a whole.
 
-use passthru::function::pieces::Reason;
+use passthru::function::pieces::{Backing, Reason};
 use passthru::host::vfio::sysfs::SysfsFunction;
 use passthru::pci::bar::BarKind;
 
@@ -103,7 +103,7 @@ pub fn drive() -> Function {
             is_memory: true,
         }],
         shown: Ok(Guests {
-            trapped: vec![(0, 0x2000, 0x1000, Reason::MsixTable)],
+            trapped: vec![(0, 0x2000, 0x1000, Backing::ReadOnly(Reason::MsixTable))],
             mapped: 2,
             vectors: 65,
             problems: Vec::new(),

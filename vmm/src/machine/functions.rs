@@ -72,7 +72,8 @@ pub fn attach(
     for ((slot, _), host) in map.functions.iter().zip(fresh) {
         let behind_port = map.ports.contains(slot.bus());
         let place = if behind_port { BEHIND_PORT } else { Place::RootBus };
-        let shape = Shape { multi_function: slots::is_multi_function(&slots, *slot), place };
+        let multi_function = slots::is_multi_function(&slots, *slot);
+        let shape = Shape { multi_function, place, trap_msix: map.msix_trapped.contains(slot) };
         // What is behind a port answers where the port's registers say.
         let windows = if behind_port { Windows::default() } else { windows_of(&map.plan, slot.bus()) };
         let windows = Arc::new(windows);

@@ -32,6 +32,7 @@ use serde::Serialize;
 use crate::host::physical_path::PathError;
 use crate::machine::BEHIND_PORT;
 use crate::slot_map::DeviceName;
+use crate::slot_map::msix_page::MsixPage;
 use crate::wording;
 use refused::Refused;
 pub use registers::{Access, Register};
@@ -150,7 +151,11 @@ struct Piece {
     offset: u64,
     size: u64,
     mapped: bool,
+    /// Reads take no exit.
+    read_only: bool,
     reason: Option<Reason>,
+    #[serde(skip)]
+    backing: Backing,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -214,12 +219,13 @@ struct Capability {
 
 impl Shown {
     /// What a guest would see of the function that a user names so, where it would stand.
-    pub fn of(device: &DeviceName, stands: Stands) -> Result<Shown, ShowError> {
-        Shown::new(Subject::find(device)?, stands)
+    pub fn of(device: &DeviceName, stands: Stands, msix_page: MsixPage) -> Result<Shown, ShowError> {
+        Shown::new(Subject::find(device)?, stands, msix_page)
     }
 
-    fn new(subject: Subject, stands: Stands) -> Result<Shown, ShowError> {
-        let shape = Shape { place: stands.into(), ..Shape::default() };
+    fn new(subject: Subject, stands: Stands, msix_page: MsixPage) -> Result<Shown, ShowError> {
+        let trap_msix = msix_page == MsixPage::Trap;
+        let shape = Shape { place: stands.into(), trap_msix, ..Shape::default() };
         let (function, problems) = Function::new(&subject.description, &subject.report, shape)
             .map_err(|error| ShowError::Function { device: subject.name.clone(), error })?;
         let physical = subject.physical.as_slice();
@@ -274,11 +280,11 @@ impl Shown {
         }
     }
 
-    /// BAR, offset, size and reason of each part that the guest has and that is not mapped.
-    pub(crate) fn trapped(&self) -> impl Iterator<Item = (u8, u64, u64, Reason)> {
+    /// BAR, offset and size of each part that the guest has and that is not mapped, and how it reaches the guest.
+    pub(crate) fn trapped(&self) -> impl Iterator<Item = (u8, u64, u64, Backing)> {
         self.bars.iter().flat_map(|bar| {
-            let pieces = bar.pieces.iter();
-            pieces.filter_map(|piece| piece.reason.map(|reason| (bar.bar, piece.offset, piece.size, reason)))
+            let pieces = bar.pieces.iter().filter(|piece| !piece.mapped);
+            pieces.map(|piece| (bar.bar, piece.offset, piece.size, piece.backing))
         })
     }
 
@@ -399,10 +405,9 @@ fn pieces(function: &Function, bar: u8) -> Vec<Piece> {
         offset: piece.range.offset,
         size: piece.range.len,
         mapped: piece.backing == Backing::Mapped,
-        reason: match piece.backing {
-            Backing::Mapped => None,
-            Backing::Trapped(reason) => Some(reason),
-        },
+        read_only: piece.backing.is_read_only(),
+        reason: piece.backing.reason(),
+        backing: piece.backing,
     })
     .collect()
 }

@@ -13,6 +13,10 @@ fn told(quirks: &Quirks) -> Vec<String> {
         (quirks.no_intx, "its INTx does not work; the guest does not see it"),
         (quirks.intx_unmaskable, "its INTx cannot be disabled; its line must be its own"),
         (quirks.rom_hangs, "its expansion ROM hangs guests; the guest does not see it"),
+        (
+            quirks.msix_shared,
+            "it has registers in the pages of its MSI-X structures; the guest's reads of these exit",
+        ),
     ];
     let flags = flags.iter().filter(|(applies, _)| *applies).map(|(_, text)| (*text).to_owned());
     let mirrors = quirks.config_mirror.iter().map(|mirror| {

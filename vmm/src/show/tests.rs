@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+const READ_ONLY: MsixPage = MsixPage::ReadOnly;
+
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/show/fixtures").join(name)
 }
@@ -71,7 +73,7 @@ impl Host {
     }
 
     fn shown_in(&self, stands: Stands) -> Shown {
-        Shown::new(Subject::host(&self.name, &self.directory()).unwrap(), stands).unwrap()
+        Shown::new(Subject::host(&self.name, &self.directory()).unwrap(), stands, READ_ONLY).unwrap()
     }
 }
 
@@ -95,9 +97,39 @@ fn kept_functions_are_shown_as_before() {
         expect_text(&format!("{name}.txt"), &shown.text(false).to_string());
         expect_text(&format!("{name}.diff.txt"), &shown.text(true).to_string());
     }
-    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::RootBus).unwrap();
+    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::RootBus, READ_ONLY).unwrap();
     expect_text("demo.txt", &shown.text(false).to_string());
     expect_text("demo.diff.txt", &shown.text(true).to_string());
+}
+
+#[test]
+fn pages_of_msix_structures_say_whether_reads_exit_and_why() {
+    let pieces = |shown: &Shown| -> Vec<String> {
+        let text = shown.text(false).to_string();
+        text.lines()
+            .filter(|line| line.contains("MSI-X") && line.contains("..") && line.contains("  0x"))
+            .map(|line| line.trim().to_owned())
+            .collect()
+    };
+    let demo = |how| Shown::of(&DeviceName::from("sim:demo"), Stands::RootBus, how).unwrap();
+    let lines = pieces(&demo(MsixPage::ReadOnly));
+    assert!(lines[0].ends_with("reads take no exit, writes are trapped: holds the MSI-X table"), "{lines:?}");
+    assert!(
+        lines[1].ends_with("reads take no exit, writes are trapped: holds MSI-X pending bits"),
+        "{lines:?}"
+    );
+    let trapped = demo(MsixPage::Trap);
+    let lines = pieces(&trapped);
+    assert!(
+        lines
+            .iter()
+            .take(2)
+            .all(|line| line.ends_with("trapped: holds MSI-X structures, and msix-page=trap asks for it")),
+        "{lines:?}"
+    );
+    let json = serde_json::to_value(&trapped).unwrap();
+    assert_eq!(json["bars"][3]["pieces"][0]["reason"], "asked");
+    assert_eq!(json["bars"][3]["pieces"][0]["read_only"], false);
 }
 
 #[test]
@@ -107,7 +139,7 @@ fn kept_functions_behind_a_port() {
         expect_text(&format!("{name}.port.txt"), &shown.text(false).to_string());
         expect_text(&format!("{name}.port.diff.txt"), &shown.text(true).to_string());
     }
-    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::BehindPort).unwrap();
+    let shown = Shown::of(&DeviceName::from("sim:demo"), Stands::BehindPort, READ_ONLY).unwrap();
     expect_text("demo.port.diff.txt", &shown.text(true).to_string());
 }
 
@@ -119,7 +151,7 @@ fn a_link_is_shown_behind_a_port_only() {
         let named = |name| shown.registers.iter().find(|register| register.name == Some(name)).unwrap();
         ["Link Capabilities", "Link Status"].map(|name| named(name).guest_meaning.clone().unwrap())
     };
-    let demo = |stands| Shown::of(&DeviceName::from("sim:demo"), stands).unwrap();
+    let demo = |stands| Shown::of(&DeviceName::from("sim:demo"), stands, READ_ONLY).unwrap();
     let nvme = Host::kept("nvme");
     for (shown, stands, wanted) in [
         (demo(Stands::RootBus), "root_bus", ["no link", "no link"]),
@@ -296,7 +328,9 @@ fn what_cannot_be_a_guests_is_an_error_that_names_it() {
         [(vec![0xff; 256], "does not answer"), (bridge, "bridge"), (Vec::new(), "0000:00:06.0")]
     {
         let host = Host::new("0000:00:06.0", &config);
-        match Subject::host(&host.name, &host.directory()).map(|it| Shown::new(it, Stands::RootBus)) {
+        match Subject::host(&host.name, &host.directory())
+            .map(|it| Shown::new(it, Stands::RootBus, READ_ONLY))
+        {
             Ok(Err(error)) => {
                 let error = error.to_string();
                 assert!(error.starts_with("0000:00:06.0: ") && error.contains(part), "{error}");
@@ -326,7 +360,7 @@ fn any_bytes_can_be_shown() {
         let host = Host::new("0000:00:06.0", &config);
         let stands = if round < 20 { Stands::RootBus } else { Stands::BehindPort };
         let subject = Subject::host(&host.name, &host.directory()).unwrap();
-        let Ok(shown) = Shown::new(subject, stands) else { continue };
+        let Ok(shown) = Shown::new(subject, stands, READ_ONLY) else { continue };
         let (text, diff) = (shown.text(false).to_string(), shown.text(true).to_string());
         assert!(diff.lines().count() <= text.lines().count() + 10, "{diff}");
         serde_json::to_string(&shown).unwrap();

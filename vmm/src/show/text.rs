@@ -108,10 +108,7 @@ fn bars(f: &mut Formatter<'_>, bars: &[Bar]) -> fmt::Result {
         writeln!(f, "{}", if bar.guest { "" } else { "; the guest does not see it" })?;
         for piece in &bar.pieces {
             let range = format!("{:#x}..{:#x}", piece.offset, piece.offset.saturating_add(piece.size));
-            match piece.reason {
-                None => writeln!(f, "    {range:<28} mapped")?,
-                Some(reason) => writeln!(f, "    {range:<28} trapped: {}", wording::why(reason))?,
-            }
+            writeln!(f, "    {range:<28} {}", wording::how(piece.backing, piece.size))?;
         }
     }
     Ok(())

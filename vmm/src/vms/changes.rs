@@ -161,6 +161,8 @@ struct DeviceUpdate {
     port: Option<Value>,
     #[serde(default, deserialize_with = "given")]
     rom: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    msix_page: Option<Value>,
     model: Option<String>,
 }
 
@@ -184,7 +186,12 @@ fn update_devices(
         let at = slots::position(&understood(devices)?, &update.path, &path, functions)?;
         let Some(device) = devices.get_mut(at).and_then(Value::as_object_mut) else { continue };
         let gives_rom = update.rom.is_some();
-        let changes = [("pci_slot", update.pci_slot), ("port", update.port), ("rom", update.rom)];
+        let changes = [
+            ("pci_slot", update.pci_slot),
+            ("port", update.port),
+            ("rom", update.rom),
+            ("msix_page", update.msix_page),
+        ];
         for (name, value) in changes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             match value {
                 Value::Null => device.remove(name),

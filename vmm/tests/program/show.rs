@@ -21,7 +21,7 @@ fn a_simulated_function_is_shown_topic_by_topic() {
         "BARs",
         "    0x0..0x100000                mapped",
         "    0x0..0x40                    trapped: I/O ports cannot be mapped",
-        "    0x0..0x1000                  trapped: holds the MSI-X table",
+        "    0x0..0x1000                  reads take no exit, writes are trapped: holds the MSI-X table",
         "Interrupts",
         "Reset",
         "Capabilities ",
@@ -51,6 +51,15 @@ fn behind_a_root_port_there_is_a_link() {
 }
 
 #[test]
+fn pages_whose_reads_are_asked_to_exit() {
+    let ended = show("--msix-page trap sim:demo").end().expect_code(0).expect_silent_stderr();
+    ended.expect_stdout(
+        "0x8000..0x9000               trapped: holds MSI-X structures, and msix-page=trap asks for it",
+    );
+    show("--msix-page exit sim:demo").end().expect_refusal(&["'exit'", "trap and read-only"]);
+}
+
+#[test]
 fn json_has_all_of_it() {
     let ended = show("sim:demo --json").end().expect_code(0).expect_silent_stderr();
     let shown: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -63,6 +72,8 @@ fn json_has_all_of_it() {
     assert_eq!(reasons(1), ["io"]);
     assert_eq!(reasons(2), [&Value::Null]);
     assert_eq!(reasons(3), [&"msix_table".into(), &Value::Null, &"msix_pending".into(), &Value::Null]);
+    let read_only = shown["bars"][3]["pieces"].as_array().unwrap().iter().map(|piece| &piece["read_only"]);
+    assert_eq!(read_only.collect::<Vec<_>>(), [true, false, true, false]);
     assert_eq!(shown["interrupts"]["msix"]["table"]["bar"], 4);
     let msix = find(&shown["capabilities"], "name", "MSI-X");
     assert_eq!((&msix["physical"], &msix["guest"]), (&0x70.into(), &0x70.into()));

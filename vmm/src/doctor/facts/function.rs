@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use passthru::function::pieces::Reason;
+use passthru::function::pieces::Backing;
 use passthru::host::vfio::Interface;
 use passthru::host::vfio::sysfs::{self, Member, SysfsFunction};
 use passthru::pci::HostAddress;
@@ -15,6 +15,7 @@ use crate::host::holders::{self, Hidden, Holders};
 use crate::host::{physical_path, sriov};
 use crate::machine::UseIommufd;
 use crate::show::{self, Shown, Stands};
+use crate::slot_map::msix_page::MsixPage;
 use crate::slot_map::{Assignment, DeviceName};
 
 /// `linux/ioport.h`
@@ -130,7 +131,7 @@ pub struct Resource {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guests {
     /// Parts of BARs that are not mapped.
-    pub trapped: Vec<(u8, u64, u64, Reason)>,
+    pub trapped: Vec<(u8, u64, u64, Backing)>,
     /// How many parts are mapped.
     pub mapped: u64,
     /// Message vectors.
@@ -164,7 +165,8 @@ impl Asked {
                 let stands = if assignment.port { Stands::BehindPort } else { Stands::RootBus };
                 let found = match named {
                     Named::Host(sysfs) => {
-                        Found::Host(Box::new(Function::read(sysfs, stands, by_device_file)))
+                        let how = assignment.msix_page;
+                        Found::Host(Box::new(Function::read(sysfs, stands, how, by_device_file)))
                     }
                     Named::Other(found) => found,
                 };
@@ -177,7 +179,7 @@ impl Asked {
 fn named(name: &DeviceName) -> Named {
     let nothing = |error: String| Named::Other(Found::Nothing(error));
     match name {
-        DeviceName::Simulated(_) => match Shown::of(name, Stands::RootBus) {
+        DeviceName::Simulated(_) => match Shown::of(name, Stands::RootBus, MsixPage::default()) {
             Ok(shown) => Named::Other(Found::Simulated(shown.guest_vectors())),
             Err(error) => nothing(error.to_string()),
         },
@@ -189,7 +191,7 @@ fn named(name: &DeviceName) -> Named {
 }
 
 impl Function {
-    fn read(sysfs: SysfsFunction, stands: Stands, by_device_file: bool) -> Function {
+    fn read(sysfs: SysfsFunction, stands: Stands, msix_page: MsixPage, by_device_file: bool) -> Function {
         let address = sysfs.address;
         let sysfs = SysfsFunction { group: iommu::group(address), ..sysfs };
         let directory = Path::new(sysfs::DEVICES).join(address.to_string());
@@ -212,7 +214,7 @@ impl Function {
             Some(_) => Holders { seen: Vec::new(), hidden: Hidden::None },
             None => holders::of(&sysfs),
         };
-        let shown = Shown::of(&DeviceName::Host(address.to_string()), stands);
+        let shown = Shown::of(&DeviceName::Host(address.to_string()), stands, msix_page);
         Function {
             label: shown.as_ref().map_or_else(|_| ids(&sysfs), Shown::label),
             header_type: config.get(HEADER_TYPE).map(|kind| kind & !MULTI_FUNCTION),

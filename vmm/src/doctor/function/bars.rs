@@ -1,6 +1,6 @@
 //! Where a function's BARs are in the host, and which parts of them a guest reaches without an exit.
 
-use passthru::function::pieces::Reason;
+use passthru::function::pieces::{Backing, Reason};
 use passthru::pci::bar;
 
 use super::One;
@@ -55,15 +55,12 @@ impl One<'_> {
             }
             return findings;
         }
-        for (bar, offset, size, reason) in &guests.trapped {
+        for (bar, offset, size, backing) in &guests.trapped {
             let place = if *bar == bar::ROM { "ROM".to_owned() } else { format!("BAR {bar}") };
-            let found = format!(
-                "{place}, {offset:#x}..{:#x} is trapped: {}",
-                offset.saturating_add(*size),
-                wording::why(*reason)
-            );
-            findings.push(match reason {
-                Reason::SubPage => self
+            let end = offset.saturating_add(*size);
+            let found = format!("{place}, {offset:#x}..{end:#x}: {}", wording::how(*backing, *size));
+            findings.push(match backing {
+                Backing::Trapped(Reason::SubPage) => self
                     .note(Check::Bars, found)
                     .because("every access of the guest is a system call or more; with a page of its own it is mapped")
                     .mended(self.align())

@@ -1,4 +1,4 @@
-use passthru::function::pieces::Reason;
+use passthru::function::pieces::{Backing, Reason};
 use passthru::host::vfio::sysfs::Member;
 
 use super::super::facts::function::{Neighbour, Resource};
@@ -47,7 +47,12 @@ fn a_function_that_is_ready() {
     let findings = found(|_| {});
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     expect(&findings, Check::Reset, Level::Ok, &["flr, then bus"]);
-    expect(&findings, Check::Bars, Level::Ok, &["BAR 0, 0x2000..0x3000 is trapped: holds the MSI-X table"]);
+    expect(
+        &findings,
+        Check::Bars,
+        Level::Ok,
+        &["BAR 0, 0x2000..0x3000: reads take no exit, writes are trapped: holds the MSI-X table"],
+    );
 }
 
 #[test]
@@ -321,14 +326,14 @@ fn bars_without_an_address_or_a_page() {
     }
     expect(&found(|f| f.is_all_seen = false), Check::Bars, Level::Note, &["others than root"]);
     let shared = found(|f| {
-        f.shown.as_mut().unwrap().trapped = vec![(0, 0, 0x100, Reason::SubPage)];
+        f.shown.as_mut().unwrap().trapped = vec![(0, 0, 0x100, Backing::Trapped(Reason::SubPage))];
     });
     expect(
         &shared,
         Check::Bars,
         Level::Note,
         &[
-            "BAR 0, 0x0..0x100 is trapped",
+            "BAR 0, 0x0..0x100: trapped",
             "until the host boots again",
             "echo \"12@0000:01:00.0;$(cat /sys/bus/pci/resource_alignment)\" | sudo tee /sys/bus/pci/resource_alignment",
             "pci=resource_alignment=12@0000:01:00.0",

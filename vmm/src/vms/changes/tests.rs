@@ -43,8 +43,10 @@ fn vm() -> VmDescription {
 fn devices(vm: &VmDescription) -> Vec<String> {
     let port = |device: &PciDevice| if device.port { ",port" } else { "" };
     let rom = |device: &PciDevice| device.rom.as_ref().map(|rom| format!(",rom={}", rom.display()));
+    let page = |device: &PciDevice| device.msix_page.map(|how| format!(",msix-page={how}"));
     let device = |device: &PciDevice| {
-        format!("{}={}{}{}", device.pci_slot, device.path, port(device), rom(device).unwrap_or_default())
+        let options = [Some(port(device).to_owned()), rom(device), page(device)];
+        format!("{}={}{}", device.pci_slot, device.path, options.into_iter().flatten().collect::<String>())
     };
     vm.devices().iter().map(device).collect()
 }
@@ -161,7 +163,7 @@ fn what_is_no_vm_is_refused_in_vmadms_words() {
         ),
         (
             json!({ "kernel": "/k", "pci_devices": [ { "path": "x", "pci_slot": "8", "slot": "8" } ] }),
-            "Unknown property: pci_devices.0.slot; there are: path, pci_slot, port, rom",
+            "Unknown property: pci_devices.0.slot; there are: path, pci_slot, port, rom, msix_page",
         ),
         (
             json!({ "kernel": "/k", "ram": 1 }),
@@ -215,6 +217,11 @@ fn devices_come_change_and_go() {
             json!({ "update_pci_devices": [ { "path": HERE, "pci_slot": "1:0:0", "port": true },
                                          { "path": "sim:demo", "pci_slot": "9", "rom": "/r" } ] }),
             &["1:0:0=0000:01:00.0,port", "0:9:0=sim:demo,rom=/r"],
+        ),
+        (
+            json!({ "update_pci_devices": [ { "path": HERE, "msix_page": "trap" },
+                                         { "path": "sim:demo", "msix_page": null } ] }),
+            &["0:8:0=0000:01:00.0,msix-page=trap", "0:8:1=sim:demo"],
         ),
         // In one change: out, elsewhere, in.
         (
