@@ -47,7 +47,7 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
                     "an interrupt of a drive under {under}: {measurement}"
                 );
             } else {
-                expect!(measurement["quantiles"]["p50"].is_u64(), "under {under}: {measurement}");
+                expect!(p50(measurement).is_some(), "under {under}: {measurement}");
             }
         }
     }
@@ -59,7 +59,7 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
     for under in ["slotpass", "qemu"] {
         for name in ["doorbell", "interrupt"] {
             let measurement = measured(&report, under, name)?;
-            expect!(measurement["quantiles"]["p50"].is_u64(), "under {under}: {measurement}");
+            expect!(p50(measurement).is_some(), "under {under}: {measurement}");
         }
     }
     measured(&report, "floor", "irqfd")?;
@@ -88,6 +88,10 @@ fn measured<'a>(report: &'a Value, under: &str, name: &str) -> Result<&'a Value,
 }
 
 fn median(report: &Value, name: &str) -> Result<u64, Failure> {
-    let median = measured(report, "slotpass", name)?["quantiles"]["p50"].as_u64();
-    median.ok_or_else(|| Failure::NotAsExpected(format!("no median of {name}")))
+    p50(measured(report, "slotpass", name)?)
+        .ok_or_else(|| Failure::NotAsExpected(format!("no median of {name}")))
+}
+
+fn p50(measurement: &Value) -> Option<u64> {
+    measurement.pointer("/quantiles/p50")?.as_u64()
 }

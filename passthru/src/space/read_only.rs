@@ -82,7 +82,7 @@ mod tests {
         pages.store(0x3ffc, 0x1234_5678);
         pages.change(0x2008, 1 << 63 | 1, true);
         pages.change(0x2008, 1, false);
-        for (offset, value) in [(0x1ffc, 1), (0x4000, 1), (0, 1), (u64::MAX & !3, 1)] {
+        for (offset, value) in [(0x1ffc, 1), (0x4000, 1), (0, 1), (!3, 1)] {
             pages.store(offset, value);
             pages.change(offset & !7, 1, true);
         }

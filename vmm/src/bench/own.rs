@@ -11,6 +11,7 @@ use crate::memory::{Backing, RamSize};
 use crate::port_options::PortOptions;
 use crate::signals;
 use crate::slot_map::Assignment;
+use crate::vcpu_options::VcpuOptions;
 
 /// Enough for the guest, and little to be mapped for DMA.
 const MEMORY: u64 = 64 << 20;
@@ -25,6 +26,7 @@ pub fn run(words: String, assignments: Vec<Assignment>, iommufd: UseIommufd) -> 
         memory: RamSize::try_from(MEMORY)?,
         backing: Backing::Transparent,
         cpus: 1,
+        vcpu_options: VcpuOptions::default(),
         assignments,
         ports: PortOptions::default(),
         events: EventPolicy::default(),
