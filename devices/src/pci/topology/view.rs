@@ -28,10 +28,10 @@ impl RoutesView {
     /// Where the guest finds which function now.
     #[inline]
     pub fn of(&mut self, topology: &Arc<Topology>) -> &Routes {
-        if self.0.as_ref().is_some_and(|cache| !ptr::eq(cache.arc_swap(), &topology.routes)) {
+        if self.0.as_ref().is_none_or(|cache| !ptr::eq(cache.arc_swap(), &topology.routes)) {
             self.0 = None;
         }
-        self.0.get_or_insert_with(|| Cache::new(Source(topology.clone()))).load()
+        self.0.get_or_insert_with(|| first_look(topology)).load()
     }
 
     /// Lets go of functions that are no longer found: otherwise the next look does.
@@ -40,6 +40,11 @@ impl RoutesView {
             cache.load();
         }
     }
+}
+
+#[cold]
+fn first_look(topology: &Arc<Topology>) -> Cache<Source, Arc<Routes>> {
+    Cache::new(Source(topology.clone()))
 }
 
 #[cfg(test)]
