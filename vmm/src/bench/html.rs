@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
-use super::report::{Report, Run, Under};
+use super::report::{Report, Run, Under, nanoseconds};
 use super::rows;
 use super::samples::Samples;
 
 const BARS: usize = 100;
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 120.0;
+/// Along the axis, besides the first.
+const LABELS: usize = 5;
 /// Below the bars, for the axis.
 const AXIS: f64 = 18.0;
 
@@ -16,7 +18,8 @@ const STYLE: &str = "body{font:15px/1.4 system-ui,sans-serif;max-width:62em;marg
 h1{font-size:1.5em}h2{font-size:1.1em;margin:2em 0 0}h2 code{font-size:1em}table{border-collapse:collapse}\
 td,th{padding:.1em .8em .1em 0;text-align:right;font-variant-numeric:tabular-nums}td:first-child,th:first-child\
 {text-align:left}svg{width:100%;height:auto;display:block;margin-top:.5em}svg text{font-size:11px;fill:#555}\
-dt{font-weight:bold}dd{margin:0 0 .3em 1em}.slotpass{fill:#2c6fbb}.floor{fill:#8a8a8a}.qemu{fill:#d9822b}\
+dt{font-weight:bold}dd{margin:0 0 .3em 1em}.slotpass{fill:#2c6fbb;color:#2c6fbb}\
+.floor{fill:#8a8a8a;color:#8a8a8a}.qemu{fill:#d9822b;color:#d9822b}\
 rect.slotpass,rect.floor,rect.qemu{fill-opacity:.65}p.what{margin:0;color:#555}";
 
 fn escaped(text: &str) -> String {
@@ -99,72 +102,105 @@ fn environment(report: &Report) -> String {
 }
 
 fn figures(samples: &[(&Run, &Samples)]) -> String {
-    let mut text = "<table><tr><th>cycles</th><th>min</th><th>p50</th><th>p99</th><th>p99.9</th><th>max</th>\
-                    <th>samples</th></tr>"
-        .to_owned();
+    let mut text = "<table><tr><th>cycles (ns)</th>".to_owned();
+    for name in ["min", "p50", "p99", "p99.9", "max", "samples"] {
+        let _ = write!(text, "<th>{name}</th>");
+    }
+    text += "</tr>";
     for (run, samples) in samples {
-        let _ = write!(text, "<tr><td>{}</td>", run.under.name());
+        // The square is the legend.
+        let under = run.under;
+        let _ =
+            write!(text, "<tr><td><span class=\"{}\">\u{25a0}</span> {}</td>", class(under), under.name());
         for figure in samples.quantiles().each() {
-            let _ = write!(text, "<td>{figure}</td>");
+            let _ = write!(text, "<td>{figure} ({})</td>", nanoseconds(figure, run.cycles_per_microsecond));
         }
         let _ = write!(text, "<td>{}</td></tr>", samples.count());
     }
     text + "</table>\n"
 }
 
-/// Bars over cycles up to the largest 99th percentile, the rest in the last bar; each run's as high as its share of its
-/// own samples.
+/// Bars over cycles, each so many per cent wider than the one before, since some samples take many times as long as others. They
+/// reach to the largest of the 99th percentiles, the rest is in the last. A bar is as high as its part of its run's samples.
 fn histogram(samples: &[(&Run, &Samples)]) -> String {
     let quantiles: Vec<_> = samples.iter().map(|(_, samples)| samples.quantiles()).collect();
-    let first = quantiles.iter().map(|q| q.min).min().unwrap_or(0);
-    let last = quantiles.iter().map(|q| q.p99).max().unwrap_or(0);
-    let width = (last.saturating_sub(first) / BARS as u64).saturating_add(1);
-    let shares: Vec<Vec<f64>> = samples.iter().map(|(_, samples)| shares(samples, first, width)).collect();
-    let highest = shares.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let scale = Scale::new(
+        quantiles.iter().map(|q| q.min).min().unwrap_or(0),
+        quantiles.iter().map(|q| q.p99).max().unwrap_or(0),
+    );
+    let parts: Vec<Vec<f64>> = samples.iter().map(|(_, samples)| scale.parts(samples)).collect();
+    let highest = parts.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
     let bar = WIDTH / BARS as f64;
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">", HEIGHT + AXIS);
-    for ((run, _), shares) in samples.iter().zip(&shares) {
-        for (at, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+    for ((run, _), parts) in samples.iter().zip(&parts) {
+        for (at, part) in parts.iter().enumerate().filter(|(_, part)| **part > 0.0) {
             // A single sample can be seen.
-            let height = (share / highest * HEIGHT).max(1.0);
-            let from = first.saturating_add(width.saturating_mul(at as u64));
+            let height = (part / highest * HEIGHT).max(1.0);
             let _ = write!(
                 svg,
                 "<rect class=\"{}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{}, from \
-                 {from} cycles{}: {:.1} %</title></rect>",
+                 {:.0} cycles{}: {:.1} %</title></rect>",
                 class(run.under),
                 at as f64 * bar,
                 HEIGHT - height,
                 bar - 0.5,
                 run.under.name(),
+                scale.start(at).ceil(),
                 if at + 1 == BARS { " on" } else { "" },
-                share * 100.0
+                part * 100.0
             );
         }
     }
-    let end = first.saturating_add(width.saturating_mul(BARS as u64));
-    let _ = write!(
-        svg,
-        "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" stroke=\"#999\"/><text x=\"0\" y=\"{0}\">{first}\
-         </text><text x=\"{1}\" y=\"{0}\" text-anchor=\"middle\">cycles</text><text x=\"{WIDTH}\" y=\"{0}\" \
-         text-anchor=\"end\">{end}</text>",
-        HEIGHT + AXIS - 4.0,
-        WIDTH / 2.0
-    );
+    let _ = write!(svg, "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" stroke=\"#999\"/>");
+    for label in 0..=LABELS {
+        let (x, anchor) = match label {
+            0 => (0.0, "start"),
+            LABELS => (WIDTH, "end"),
+            _ => (WIDTH * label as f64 / LABELS as f64, "middle"),
+        };
+        let cycles = scale.start(label * BARS / LABELS);
+        let _ = write!(
+            svg,
+            "<text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{cycles:.0}</text>",
+            HEIGHT + AXIS - 4.0
+        );
+    }
     svg + "</svg>\n"
 }
 
-/// The part of the samples that each bar has.
-fn shares(samples: &Samples, first: u64, width: u64) -> Vec<f64> {
-    let mut bars = vec![0.0; BARS];
-    let total = samples.count() as f64;
-    for &(value, count) in samples.runs() {
-        let at = usize::try_from(value.saturating_sub(first) / width.max(1)).unwrap_or(usize::MAX);
-        if let Some(bar) = bars.get_mut(at.min(BARS - 1)) {
-            *bar += count as f64 / total;
-        }
+/// Which bar a sample is in.
+struct Scale {
+    first: f64,
+    /// Each bar's start by that of the one before.
+    step: f64,
+}
+
+impl Scale {
+    /// From one to the other, but not so fine that bars are narrower than a thousandth.
+    fn new(first: u64, last: u64) -> Scale {
+        let first = (first as f64).max(1.0);
+        let step = (last as f64 / first).max(1.0).powf(1.0 / BARS as f64);
+        Scale { first, step: step.max(1.001) }
     }
-    bars
+
+    /// Cycles with which a bar starts.
+    fn start(&self, bar: usize) -> f64 {
+        self.first * self.step.powf(bar as f64)
+    }
+
+    /// The part of the samples that each bar has.
+    fn parts(&self, samples: &Samples) -> Vec<f64> {
+        let mut bars = vec![0.0; BARS];
+        let total = samples.count() as f64;
+        for &(value, count) in samples.runs() {
+            let at = ((value as f64).max(self.first) / self.first).ln() / self.step.ln();
+            // Values at a start may come out just below it.
+            if let Some(bar) = bars.get_mut(((at + 1e-6) as usize).min(BARS - 1)) {
+                *bar += count as f64 / total;
+            }
+        }
+        bars
+    }
 }
 
 #[cfg(test)]
@@ -178,16 +214,19 @@ mod tests {
 
     #[test]
     fn every_sample_is_in_a_bar() {
-        for (words, first, width, filled) in [
-            ("0 99 100", 0, 1, vec![(0, 1), (99, 2)]),
-            ("5*8", 5, 1, vec![(0, 8)]),
-            ("10 29 18446744073709551615", 10, 20, vec![(0, 2), (99, 1)]),
+        for (words, first, last, filled) in [
+            // A step of 1.1220 makes ten times as much in twenty bars.
+            ("10 100*2 999999 1000000", 10, 1_000_000, vec![(0, 1), (20, 2), (99, 2)]),
+            // The rest is in the last bar.
+            ("10 18446744073709551615", 10, 1_000_000, vec![(0, 1), (99, 1)]),
+            ("5*8", 5, 5, vec![(0, 8)]),
+            ("0 1", 0, 1, vec![(0, 2)]),
         ] {
             let samples = Samples::parse(words).unwrap();
-            let bars = shares(&samples, first, width);
+            let bars = Scale::new(first, last).parts(&samples);
             let total = samples.count() as f64;
-            let seen = bars.iter().enumerate().filter(|(_, share)| **share > 0.0);
-            let seen: Vec<_> = seen.map(|(at, share)| (at, (share * total).round() as u64)).collect();
+            let seen = bars.iter().enumerate().filter(|(_, part)| **part > 0.0);
+            let seen: Vec<_> = seen.map(|(at, part)| (at, (part * total).round() as u64)).collect();
             assert_eq!(seen, filled, "{words}");
         }
     }

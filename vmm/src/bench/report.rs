@@ -147,7 +147,7 @@ impl Measurement {
 }
 
 /// Rounded.
-fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
+pub(super) fn nanoseconds(cycles: u64, cycles_per_microsecond: u64) -> u64 {
     let scaled = u128::from(cycles) * 1000 + u128::from(cycles_per_microsecond) / 2;
     u64::try_from(scaled / u128::from(cycles_per_microsecond.max(1))).unwrap_or(u64::MAX)
 }
