@@ -120,9 +120,12 @@ unsafe impl Sync for DmaRegion {}
 /// What the guest may do with host memory that is mapped for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Reads and writes go straight to the memory.
+    /// Reads and writes go straight to the memory: a part of a BAR.
     ReadWrite,
-    /// Reads go to the memory; writes reach whatever traps the range.
+    /// Reads go to the memory; writes reach whatever traps the range. For what a guest reads often and this library knows
+    /// without asking the function: the pages of MSI-X tables and pending bits, a few for each function. The memory changes
+    /// while it is mapped. A KVM memory slot with `KVM_MEM_READONLY` does it; a VMM that has nothing of the kind refuses
+    /// with [`io::ErrorKind::Unsupported`], and reads are trapped as well.
     ReadOnly,
 }
 
@@ -161,7 +164,8 @@ impl fmt::Debug for Trap {
 /// The guest's physical address space and I/O ports.
 pub trait MemoryPort: Send + Sync {
     /// Makes `len` bytes of this process' memory at `host` appear at guest-physical address `guest`. All three are
-    /// multiples of the page size, and nothing else is mapped there.
+    /// multiples of the page size, and nothing else is mapped there. What fails is trapped instead. What is mapped for reads
+    /// only is trapped as well, by [`MemoryPort::trap`] of the same range.
     ///
     /// # Safety
     /// The memory stays mapped in this process until [`MemoryPort::unmap`] of the same range has returned.

@@ -358,7 +358,7 @@ pub trait HostFunction: Send + Sync {
     fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError>;
     /// Takes all vectors of a kind down; signals that were kept are dropped.
     fn disable_vectors(&self, kind: MessageKind) -> Result<(), HostError>;
-    /// A masked vector has been signalled. Vectors that were never armed are not watched: theirs is the function's
+    /// A masked vector has been signalled. For who reads pending bits by an exit. Vectors that were never armed are not watched: theirs is the function's
     /// own pending bit.
     fn is_pending(&self, kind: MessageKind, vector: u16) -> bool;
 

@@ -19,6 +19,7 @@ fn expect_full_report(ended: Ended) {
         "DMA",
         "MSI-X, each vector once",
         "MSI, each vector once",
+        "MSI-X table and pending bits, read",
     ] {
         assert!(
             checks.iter().any(|line| line.trim_start().starts_with(wanted)),

@@ -7,7 +7,7 @@ fn help_and_version_are_answers_on_stdout() {
     for (arguments, part) in [
         (&["--help"][..], "run"),
         (&["--help"], "Exit codes:"),
-        (&["run", "--help"], "--slot <B:D:F=DEVICE[,port][,rom=FILE]>"),
+        (&["run", "--help"], "--slot <B:D:F=DEVICE[,port][,rom=FILE][,msix-page=trap]>"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {
         Slotpass::new().args(arguments).end().expect_code(0).expect_silent_stderr().expect_stdout(part);
