@@ -11,7 +11,7 @@ pub struct Stats {
     json: Value,
 }
 
-/// A part of a BAR: wholly mapped into the guest, or wholly not.
+/// A part of a BAR: wholly mapped into the guest, or for reads, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub slot: String,
@@ -19,6 +19,10 @@ pub struct Piece {
     pub offset: u64,
     pub size: u64,
     pub mapped: bool,
+    /// Writes leave the guest, and reads do not.
+    pub read_only: bool,
+    /// Reads that left the guest.
+    pub reads: u64,
     /// Reads and writes that left the guest.
     pub exits: u64,
 }
@@ -51,6 +55,7 @@ impl Stats {
             let slot = function.get("slot").and_then(Value::as_str).ok_or_else(|| absent("slot"))?;
             for bar in list(function, "bars")? {
                 for piece in list(bar, "pieces")? {
+                    let reads = number(piece, "/reads")?;
                     pieces.push(Piece {
                         slot: slot.to_owned(),
                         bar: number(bar, "/bar")?,
@@ -60,7 +65,12 @@ impl Stats {
                             .get("mapped")
                             .and_then(Value::as_bool)
                             .ok_or_else(|| absent("mapped"))?,
-                        exits: number(piece, "/reads")? + number(piece, "/writes")?,
+                        read_only: piece
+                            .get("read_only")
+                            .and_then(Value::as_bool)
+                            .ok_or_else(|| absent("read_only"))?,
+                        reads,
+                        exits: reads + number(piece, "/writes")?,
                     });
                 }
             }

@@ -19,8 +19,8 @@ pub fn bound_and_unbound(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fa
         &shown,
         &[
             "0x0..0x2000                  mapped",
-            "0x2000..0x3000               trapped: holds the MSI-X table",
-            "0x3000..0x4000               trapped: holds MSI-X pending bits",
+            "0x2000..0x3000               reads take no exit, writes are trapped: holds the MSI-X table",
+            "0x3000..0x4000               reads take no exit, writes are trapped: holds MSI-X pending bits",
             "note: the registers are as driver nvme of the host has them now",
             &format!("{nvme}  nvme"),
             "FLR",
@@ -77,14 +77,14 @@ pub fn bound_and_unbound(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fa
     let found: Vec<Part> = Stats::read(machine.scenario(), "stats.json")?
         .pieces()?
         .into_iter()
-        .map(|piece| (piece.slot, piece.bar, piece.offset, piece.size, piece.mapped))
+        .map(|piece| (piece.slot, piece.bar, piece.offset, piece.size, [piece.mapped, piece.read_only]))
         .collect();
     expect!(found == foreseen, "shown were {foreseen:?}, and found {found:?}");
     machine.power_off()
 }
 
-/// Slot, BAR, offset, size, and whether it is mapped.
-type Part = (String, u64, u64, u64, bool);
+/// Slot, BAR, offset, size, and whether it is mapped, or read without an exit.
+type Part = (String, u64, u64, u64, [bool; 2]);
 
 fn pieces(slot: &str, shown: &Value) -> Vec<Part> {
     let list = |value: &Value, key| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -95,7 +95,8 @@ fn pieces(slot: &str, shown: &Value) -> Vec<Part> {
         let pieces = list(&bar, "pieces").into_iter();
         pieces.map(move |piece| {
             let (offset, size) = (number(&piece, "offset"), number(&piece, "size"));
-            (slot.to_owned(), index, offset, size, piece.get("mapped") == Some(&Value::Bool(true)))
+            let is = |key| piece.get(key) == Some(&Value::Bool(true));
+            (slot.to_owned(), index, offset, size, [is("mapped"), is("read_only")])
         })
     })
     .collect()

@@ -31,7 +31,8 @@ pub struct Claims {
 impl Claims {
     pub fn new(function: &Function, rom: Option<RomImage>) -> Claims {
         let structures = function.msix_structures().into_iter();
-        let msix = structures.flat_map(|m| [(m.table, Answers::Table), (m.pending, Answers::Pending)]);
+        // Where a table's end is over the pending bits, those of its vectors that the guest sees end before them.
+        let msix = structures.flat_map(|m| [(m.pending, Answers::Pending), (m.table, Answers::Table)]);
         let windows = Windows::new(function.quirks());
         let registers = windows.registers().map(|(range, register)| (range, Answers::Window(register)));
         let mirrors = function.quirks().config_mirror.iter().map(|mirror| {

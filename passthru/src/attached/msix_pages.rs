@@ -56,7 +56,9 @@ impl MsixPages {
         let holding = |place: BarRange| -> Vec<ReadOnlyPages> {
             pages.iter().filter(|pages| overlaps(&pages.range(), &place)).cloned().collect()
         };
-        let table = (!holding(structures.table).is_empty()).then_some(structures.table);
+        // Of vectors that the guest does not see there is nothing to read, and pending bits may be in their place.
+        let table = BarRange { len: u64::from(function.msix_vectors()) * ENTRY, ..structures.table };
+        let table = (!holding(table).is_empty()).then_some(table);
         let of_pending = holding(structures.pending);
         let pending = (!of_pending.is_empty()).then(|| PendingPages {
             pieces: of_pending.iter().map(ReadOnlyPages::range).collect(),
@@ -114,4 +116,70 @@ impl MsixPages {
 
 fn overlaps(a: &BarRange, b: &BarRange) -> bool {
     a.bar == b.bar && a.offset < b.offset.saturating_add(b.len) && b.offset < a.offset.saturating_add(a.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::Shape;
+    use crate::function::test_support::{endpoint, put, report};
+
+    /// One whose MSI-X structures are in a page of BAR 0, as its registers say, and what the guest reads there.
+    fn pages(vectors: u16, table: u32, pending: u32) -> (Function, MsixPages) {
+        let mut description = endpoint();
+        put(&mut description.config, 0x42, &(vectors - 1).to_le_bytes());
+        put(&mut description.config, 0x44, &table.to_le_bytes());
+        put(&mut description.config, 0x48, &pending.to_le_bytes());
+        let (function, _) = Function::new(&description, &report(), Shape::default()).unwrap();
+        let mut pieces = function.pieces().to_vec();
+        let pages = MsixPages::new("x", &function, &mut pieces);
+        assert_eq!(pages.memory().len(), pieces.iter().filter(|p| p.backing.is_read_only()).count());
+        (function, pages)
+    }
+
+    fn read(pages: &MsixPages, offset: u64) -> u64 {
+        let mut here = pages.pages.iter().filter_map(|pages| pages.word(offset));
+        here.next().unwrap()
+    }
+
+    #[test]
+    fn pending_bits_over_the_end_of_a_table_are_not_written_with_it() {
+        let (mut function, pages) = pages(22, 0x2000, 0x2100);
+        assert_eq!(function.msix_vectors(), 16);
+        let bits = pages.pending().unwrap();
+        bits.set(3);
+        bits.set(64);
+        for offset in [0xf8, 0x100, 0x108, 0x150] {
+            function.write_msix_table(offset, &[0xff; 8], &mut Vec::new());
+            pages.store(&function, offset, 8, Store::Before);
+            pages.store(&function, offset, 8, Store::After);
+        }
+        assert_eq!([0x20f8, 0x2100, 0x2108, 0x2150].map(|at| read(&pages, at)), [u64::MAX, 1 << 3, 0, 0]);
+        pages.store_all(&function);
+        assert_eq!(read(&pages, 0x2100), 1 << 3);
+        bits.clear(3);
+        assert_eq!(read(&pages, 0x2100), 0);
+    }
+
+    #[test]
+    fn a_mask_shows_after_it_took_effect_and_goes_before() {
+        let (mut function, pages) = pages(4, 0x2000, 0x3000);
+        let mut write = |control: u8, which| {
+            function.write_msix_table(8, &[7, 0, 0, 0, control], &mut Vec::new());
+            pages.store(&function, 8, 5, which);
+            read(&pages, 0x2008)
+        };
+        assert_eq!(write(0, Store::After), 1 << 32);
+        assert_eq!(write(0, Store::Before), 7);
+        assert_eq!(write(1, Store::Before), 7);
+        assert_eq!(write(1, Store::After), 1 << 32 | 7);
+    }
+
+    #[test]
+    fn a_host_that_gives_up_has_its_page_named() {
+        let (_, pages) = pages(4, 0x2000, 0x3000);
+        assert_eq!(pages.given_up(), []);
+        pages.pending().unwrap().give_up();
+        assert_eq!(pages.given_up(), [BarRange { bar: 0, offset: 0x3000, len: 0x1000 }]);
+    }
 }

@@ -37,7 +37,7 @@ use crate::pci::registers::*;
 use intx::Intx;
 use msi::Msi;
 use msix::Msix;
-use pieces::{MsixPages, MsixStructures, Piece};
+use pieces::{MsixReads, MsixStructures, Piece};
 use policy::{Built, Offer};
 use vectors::Vectors;
 
@@ -160,9 +160,9 @@ impl Function {
             msix.install(&mut registers);
         }
         let intx = report.intx && matches!(registers.word(INTERRUPT_LINE) >> 8, 1..=4);
-        let pages = MsixPages { shown: msix.is_some(), shared: quirks.msix_shared, trap: shape.trap_msix };
+        let reads = MsixReads { shown: msix.is_some(), shared: quirks.msix_shared, trap: shape.trap_msix };
         let structures = msix_structures.as_ref();
-        let pieces = pieces::plan(&bars, description, structures, pages, &quirks.trapped(), report);
+        let pieces = pieces::plan(&bars, description, structures, reads, &quirks.trapped(), report);
         problems.extend(pieces::unreachable(&pieces, description).map(Problem::Unreachable));
         let function = Function {
             initial: registers.clone(),

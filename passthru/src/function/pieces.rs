@@ -85,9 +85,9 @@ pub struct MsixStructures {
     pub pending: BarRange,
 }
 
-/// What the pages that hold MSI-X structures are to be, beside what they must be.
+/// What decides whether reads of the pages that hold MSI-X structures exit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MsixPages {
+pub struct MsixReads {
     /// The guest sees MSI-X: there is something to read in them.
     pub shown: bool,
     /// They hold registers of the function's own as well, against PCI 3.0 §6.8.2.
@@ -117,12 +117,12 @@ const MSIX_PAGE: u64 = 4096;
 /// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table, pending
 /// bits, or one of the ranges `quirks`, and except the expansion ROM; if the host allows fewer mappings than that takes,
 /// the smallest are trapped, first those that it can read and write in another way. The guest reads pages of the table and
-/// the pending bits without an exit, unless `pages` or the host speak against that.
+/// the pending bits without an exit, unless `reads` or the host speak against that.
 pub fn plan(
     bars: &[Bar],
     description: &Description,
     msix: Option<&MsixStructures>,
-    pages: MsixPages,
+    reads: MsixReads,
     quirks: &[BarRange],
     report: &Report,
 ) -> Vec<Piece> {
@@ -133,7 +133,7 @@ pub fn plan(
         .collect();
     let mut pieces = Vec::new();
     for bar in bars {
-        plan_bar(bar, description, &kept, pages, report, &mut pieces);
+        plan_bar(bar, description, &kept, reads, report, &mut pieces);
     }
     if let Some(limit) = report.mappings {
         let mut mapped: Vec<&mut Piece> =
@@ -147,15 +147,15 @@ pub fn plan(
 }
 
 /// What becomes of pages that hold all of this; the reason against reads without an exit that says most is given.
-fn backing_of(what: &[What], pages: MsixPages, report: &Report) -> Backing {
+fn backing_of(what: &[What], reads: MsixReads, report: &Report) -> Backing {
     let structure = if what.contains(&What::Table) { Reason::MsixTable } else { Reason::MsixPending };
     if what.contains(&What::Quirk) {
         Backing::Trapped(Reason::Quirk)
-    } else if !pages.shown {
+    } else if !reads.shown {
         Backing::Trapped(structure)
-    } else if pages.trap {
+    } else if reads.trap {
         Backing::Trapped(Reason::Asked)
-    } else if pages.shared || report.granularity > MSIX_PAGE {
+    } else if reads.shared || report.granularity > MSIX_PAGE {
         Backing::Trapped(Reason::MsixShared)
     } else if what.contains(&What::Pending) && !report.keeps_pending {
         Backing::Trapped(Reason::PendingUntold)
@@ -190,7 +190,7 @@ fn plan_bar(
     bar: &Bar,
     description: &Description,
     kept: &[(BarRange, What)],
-    msix_pages: MsixPages,
+    reads: MsixReads,
     report: &Report,
     pieces: &mut Vec<Piece>,
 ) {
@@ -247,7 +247,7 @@ fn plan_bar(
         let what: Vec<What> = inside.collect();
         match what.as_slice() {
             [] => plan_plain(start..end, mappable, page, &mut push),
-            what => push(start..end, backing_of(what, msix_pages, report)),
+            what => push(start..end, backing_of(what, reads, report)),
         }
     }
 }

@@ -46,6 +46,13 @@ impl ReadOnlyPages {
         Arc::downgrade(&self.memory)
     }
 
+    /// The 8 bytes at `offset` of the BAR, as the guest reads them.
+    #[cfg(test)]
+    pub(crate) fn word(&self, offset: u64) -> Option<u64> {
+        let word = self.memory.get_atomic_ref::<AtomicU64>(self.at(offset)?).ok()?;
+        Some(u64::from_le(word.load(Ordering::Relaxed)))
+    }
+
     /// Stores the dword at `offset` of the BAR, which is a multiple of 4; nothing happens outside of the pages.
     pub fn store(&self, offset: u64, value: u32) {
         let dword = self.at(offset).and_then(|at| self.memory.get_atomic_ref::<AtomicU32>(at).ok());
@@ -77,8 +84,7 @@ mod tests {
     #[test]
     fn words_are_stored_inside_and_nowhere_else() {
         let pages = ReadOnlyPages::new(BarRange { bar: 4, offset: 0x2000, len: 0x2000 }).unwrap();
-        let read =
-            |offset: usize| pages.memory.get_atomic_ref::<AtomicU64>(offset).unwrap().load(Ordering::Relaxed);
+        let read = |offset: u64| pages.word(0x2000 + offset).unwrap();
         pages.store(0x3ffc, 0x1234_5678);
         pages.change(0x2008, 1 << 63 | 1, true);
         pages.change(0x2008, 1, false);

@@ -5,7 +5,7 @@ use crate::function::test_support::report;
 use crate::host::Region;
 
 const KIND: BarKind = BarKind::Memory64 { prefetchable: false };
-const SHOWN: MsixPages = MsixPages { shown: true, shared: false, trap: false };
+const SHOWN: MsixReads = MsixReads { shown: true, shared: false, trap: false };
 
 fn shown(size: u64, mappable: &[Range<u64>], msix: Option<(u64, u64, u64, u64)>) -> Vec<String> {
     shown_with(size, mappable, msix, &[])
@@ -45,7 +45,7 @@ fn texts(pieces: &[Piece]) -> Vec<String> {
 fn with_msix(
     table_len: u64,
     pending: u64,
-    pages: MsixPages,
+    pages: MsixReads,
     change: impl FnOnce(&mut Report),
 ) -> Vec<String> {
     let mut description = Description::default();
@@ -73,17 +73,17 @@ fn reads_of_msix_pages_exit_only_for_a_reason() {
         ),
         (
             "the guest sees no MSI-X",
-            with_msix(0x80, 0x8000, MsixPages { shown: false, ..SHOWN }, as_usual),
+            with_msix(0x80, 0x8000, MsixReads { shown: false, ..SHOWN }, as_usual),
             apart("2000-3000 MsixTable", "8000-9000 MsixPending"),
         ),
         (
             "registers beside them",
-            with_msix(0x80, 0x8000, MsixPages { shared: true, ..SHOWN }, as_usual),
+            with_msix(0x80, 0x8000, MsixReads { shared: true, ..SHOWN }, as_usual),
             apart("2000-3000 MsixShared", "8000-9000 MsixShared"),
         ),
         (
             "asked for",
-            with_msix(0x80, 0x8000, MsixPages { trap: true, shared: true, ..SHOWN }, as_usual),
+            with_msix(0x80, 0x8000, MsixReads { trap: true, shared: true, ..SHOWN }, as_usual),
             apart("2000-3000 Asked", "8000-9000 Asked"),
         ),
         (

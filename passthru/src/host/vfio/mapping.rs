@@ -82,7 +82,7 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::function::pieces::{self, Backing, MsixPages, MsixStructures};
+    use crate::function::pieces::{self, Backing, MsixReads, MsixStructures};
     use crate::function::test_support::report;
     use crate::host::{BarRange, Description, Region};
     use crate::pci::bar::{Bar, BarKind};
@@ -101,7 +101,7 @@ mod tests {
             table: range(16 * GIB + 0x2000, 0x8000),
             pending: range(16 * GIB + 0xa000, 0x100),
         };
-        let pieces = pieces::plan(&[bar], &description, Some(&msix), MsixPages::default(), &[], &report());
+        let pieces = pieces::plan(&[bar], &description, Some(&msix), MsixReads::default(), &[], &report());
         let mapped = pieces.iter().filter(|piece| piece.backing == Backing::Mapped);
         let mapped: Vec<BarRange> = mapped.map(|piece| piece.range).collect();
         assert_eq!(mapped.iter().map(|range| range.len).sum::<u64>(), 32 * GIB - 0x9000);
