@@ -1,0 +1,55 @@
+//! From the start of the program to what a guest does first.
+
+use std::fmt::Write as _;
+
+use guest_tests::{Failure, GuestRun, Iommu, Machine, Plan, Scenario, Vmm, expect};
+
+use super::LIMIT;
+
+/// Runs of each, of which the quickest counts: the first ones fill caches.
+const ROUNDS: usize = 4;
+/// Of slotpass to QEMU.
+const FIRST_BYTE: f64 = 0.33;
+const LINUX: f64 = 0.62;
+/// What `/init` prints first.
+const INIT: &str = "pci 0000:00:00.0";
+
+/// To the first byte that a guest of 1 GiB with a drive sends, and to the `/init` of a Linux of 512 MiB with a drive and a NIC;
+/// beside QEMU.
+pub fn starts(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
+    let image = scenario.blank_image("nvme.img", 16)?;
+    scenario.file_for_machine("exit.elf", guest::EXIT)?;
+    let mut plan = Plan::new(iommu);
+    plan.memory_mib(3072);
+    plan.count_instructions();
+    let nvme = plan.nvme("4.0", &image);
+    let nic = plan.e1000e("5.0");
+    let mut machine = Machine::boot(&plan, scenario)?;
+    machine.give_to_vfio(&[&nvme, &nic])?;
+    // Each access to the scenario's directory asks the host, which takes time.
+    machine.command("fetch the guest", "cp /run/scenario/exit.elf /run\n")?;
+    let bare = GuestRun::bare_metal("/run/exit.elf", "code=0").option("--memory", "1024M");
+    let bare = bare.slot("0:8:0", &nvme).limit(LIMIT);
+    let linux = GuestRun::linux(&machine, "check=pci,poweroff").slot("0:8:0", &nvme).slot("0:9:0", &nic);
+    let linux = linux.limit(LIMIT);
+    let mut table = String::new();
+    for (what, run, line, most) in
+        [("first byte", &bare, None, FIRST_BYTE), ("Linux to init", &linux, Some(INIT), LINUX)]
+    {
+        let mut least = |vmm, name: &str| {
+            machine.set_vmm(vmm);
+            let times: Result<Vec<u64>, Failure> = (0..ROUNDS)
+                .map(|round| machine.time_of_start(&format!("{name}, {what}, {round}"), run, line))
+                .collect();
+            times.map(|times| times.into_iter().min().unwrap_or(u64::MAX))
+        };
+        let (ours, qemus) = (least(Vmm::Slotpass, "slotpass")?, least(Vmm::Qemu, "QEMU")?);
+        let ratio = ours as f64 / qemus as f64;
+        let _ = writeln!(table, "{what:16} {ours:>14} {qemus:>14} {ratio:.3}");
+        expect!(ratio <= most, "{what}: {ours} instructions, {ratio:.3} of QEMU's {qemus}, more than {most}");
+    }
+    machine.scenario().file_for_machine("starts.txt", table.as_bytes())?;
+    machine.set_vmm(Vmm::Slotpass);
+    machine.expect_nothing_left()?;
+    machine.power_off()
+}
