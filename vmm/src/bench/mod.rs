@@ -38,7 +38,7 @@ use crate::slot_map::Assignment;
 pub const ITERATIONS: RangeInclusive<u32> = 1..=65536;
 /// How often the guest is started at most.
 const ROUNDS: u32 = 5;
-/// Samples of what takes long.
+/// Samples of what takes long, at most.
 const REPEATS: u32 = 10;
 
 /// What is to be measured.
@@ -84,7 +84,7 @@ impl Bench {
         let count = ROUNDS.min(self.iterations);
         for round in 0..count {
             let iterations = share(self.iterations, round, count);
-            let repeats = share(REPEATS, round, count);
+            let repeats = share(REPEATS.min(self.iterations), round, count);
             if self.floor {
                 rounds.floor.push(read(Under::Floor, &floor::run(iterations)?)?);
             }

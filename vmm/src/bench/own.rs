@@ -19,6 +19,8 @@ const MEMORY: u64 = 64 << 20;
 /// Runs the guest to its end with these functions, and gives what it sent by its serial port.
 pub fn run(words: String, assignments: Vec<Assignment>, iommufd: UseIommufd) -> Result<String, BenchError> {
     let (console, other) = UnixStream::pair().map_err(BenchError::Console)?;
+    // The machine does so too, but here is a thread before it.
+    signals::prepare().map_err(BenchError::Signals)?;
     let text = GuestText::from(other).map_err(BenchError::Console)?;
     let description = Description {
         image: Image::Embedded { name: "bench", bytes: guest::BENCH },

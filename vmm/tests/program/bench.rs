@@ -17,7 +17,7 @@ fn table<'a>(stdout: &'a str, under: &str) -> Vec<Vec<&'a str>> {
 #[test]
 fn every_row_has_its_figures_and_its_ratio_to_the_floor() {
     needs_kvm!();
-    let (ended, page) = bench("--floor --iterations 10 --html page.html").end_and_read("page.html");
+    let (ended, page) = bench("--floor --iterations 2 --html page.html").end_and_read("page.html");
     let ended = ended.expect_code(0).expect_silent_stderr();
     let rows = table(&ended.stdout, "Under slotpass, sim:demo in slot 0:8:0, ");
     assert_eq!(rows.len(), 25, "{ended}");
@@ -84,4 +84,19 @@ fn without_qemu_there_is_nothing_to_compare_with() {
     let mut run = bench("--against qemu --iterations 1");
     run.command().env("PATH", "/nonexistent");
     run.end().expect_refusal(&["there is no qemu-system-x86_64 in PATH"]);
+}
+
+#[test]
+fn asked_to_end_it_gives_the_function_back_and_has_no_figures() {
+    needs_kvm!();
+    let long = ["mmio-read"; 20].join(",");
+    let mut run = bench(&format!("--iterations 65536 --only {long}")).start();
+    let threads = format!("/proc/{}/task", run.pid());
+    let names = || {
+        let threads = std::fs::read_dir(&threads).into_iter().flatten().flatten();
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok())
+    };
+    run.wait_until(|| names().any(|name| name.trim() == "vcpu0"));
+    run.signal(libc::SIGTERM);
+    run.end().expect_refusal(&["ended by SIGTERM"]);
 }
