@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::vmm::Vmm;
 use passthru::attached::{Attached, Fresh};
 use passthru::function::Shape;
-use passthru::function::pieces::{Backing, Reason};
+use passthru::function::pieces::{Backing, Piece, Reason};
 use passthru::host::*;
 use passthru::pci::{ConfigAccess, Slot};
 use passthru::ports::MsiMessage;
@@ -180,8 +180,12 @@ impl HostFunction for PptShaped {
 }
 
 fn attach() -> (Arc<PptShaped>, Attached, Arc<dyn ConfigAccess>, Arc<Vmm>) {
+    attach_with(PptShaped::new())
+}
+
+fn attach_with(host: PptShaped) -> (Arc<PptShaped>, Attached, Arc<dyn ConfigAccess>, Arc<Vmm>) {
     let vmm = Vmm::new();
-    let host = Arc::new(PptShaped::new());
+    let host = Arc::new(host);
     let space = Arc::new(AddressSpace::new(vmm.clone()));
     let windows = Arc::new(Windows { memory: vec![0xc000_0000..0xe000_0000], io: vec![] });
     let slot = Slot::new(0, 8, 0).unwrap();
@@ -212,6 +216,26 @@ fn no_more_is_mapped_than_the_kernel_has_room_for() {
     };
     assert!(maps.iter().all(exact));
     assert!(vmm.is_empty());
+}
+
+/// It says that it does not keep them, or that it does and then does not.
+#[test]
+fn reads_of_pending_bits_exit_where_the_host_does_not_keep_them() {
+    for promised in [false, true] {
+        let mut host = PptShaped::new();
+        host.report.keeps_pending = promised;
+        let (_host, function, config, vmm) = attach_with(host);
+        function.assign(0, 0xc000_0000);
+        config.config_write(0x04, &[0x2, 0]);
+        let readable: Vec<u64> = vmm.book().readable.keys().map(|(at, _)| at - 0xc000_0000).collect();
+        assert_eq!(readable, [0x8000], "the table");
+        let untold = |p: &&Piece| p.backing == Backing::Trapped(Reason::PendingUntold);
+        let pieces = function.pieces();
+        let untold: Vec<u64> = pieces.iter().filter(untold).map(|piece| piece.range.offset).collect();
+        assert_eq!(untold, [0xc000]);
+        drop(function);
+        assert!(vmm.is_empty());
+    }
 }
 
 #[test]
