@@ -42,14 +42,16 @@ impl Inner {
 impl Inner {
     fn write_table(&self, offset: u64, data: &[u8]) {
         let mut core = self.core.lock();
-        if self.presence.is_there() {
-            let mut effects = std::mem::take(&mut core.effects);
-            core.function.write_msix_table(offset, data, &mut effects);
+        if !self.presence.is_there() {
+            return;
+        }
+        let mut effects = std::mem::take(&mut core.effects);
+        if core.function.write_msix_table(offset, data, &mut effects) {
             self.pages.store(&core.function, offset, data.len(), Store::Before);
             self.carry_out(&mut core, effects.drain(..));
-            core.effects = effects;
             self.pages.store(&core.function, offset, data.len(), Store::After);
         }
+        core.effects = effects;
     }
 
     /// Reads a register of a window from byte `at` on; false when what is behind it now is the function's own.

@@ -286,13 +286,18 @@ impl Function {
         }
     }
 
-    /// Writes bytes of the MSI-X table; `offset` counts from its start.
-    pub fn write_msix_table(&mut self, offset: u64, data: &[u8], effects: &mut Vec<Effect>) {
-        let Some(msix) = &mut self.msix else { return };
+    /// Writes bytes of the MSI-X table; `offset` counts from its start. False when that changes nothing, as with a guest that
+    /// masks what is masked.
+    pub fn write_msix_table(&mut self, offset: u64, data: &[u8], effects: &mut Vec<Effect>) -> bool {
+        let Some(msix) = &mut self.msix else { return false };
+        if msix.holds(offset, data) && !self.vectors.some_failed() {
+            return false;
+        }
         let entries = msix.write_table(offset, data);
         if msix.is_enabled(&self.registers) {
             self.vectors.settle(entries, |v| msix.want(&self.registers, v), effects);
         }
+        true
     }
 
     /// Reads bytes of the MSI-X pending bits; `offset` counts from their start.

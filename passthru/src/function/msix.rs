@@ -145,6 +145,12 @@ impl Msix {
         }
     }
 
+    /// Whether `data` is a dword that the table has there already.
+    pub fn holds(&self, offset: u64, data: &[u8]) -> bool {
+        let dword = <[u8; 4]>::try_from(data).map(u32::from_le_bytes);
+        offset.is_multiple_of(4) && dword.is_ok_and(|dword| self.dword(offset) == Some(dword))
+    }
+
     /// Writes bytes of the table and gives the entries that may have changed.
     pub fn write_table(&mut self, offset: u64, data: &[u8]) -> std::ops::Range<u16> {
         for (at, byte) in (offset..=u64::MAX).zip(data) {
@@ -203,6 +209,27 @@ mod tests {
         ] {
             let shown_now = msix(vectors, table, pending, known).ok().flatten().map(|msix| msix.vectors());
             assert_eq!(shown_now, shown, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_write_of_what_is_there_is_told_from_others() {
+        let mut msix = msix(4, 0x2000, 0x3000, None).unwrap().unwrap();
+        msix.write_table(0x18, &[1, 2, 3, 4]);
+        for (offset, data, holds) in [
+            (0x18, &[1, 2, 3, 4][..], true),
+            (0x18, &[1, 2, 3, 5], false),
+            (0x14, &[0; 4], true),
+            (0x1c, &[1, 0, 0, 0], true),
+            (0x1c, &[0; 4], false),
+            (0x40, &[0; 4], false),
+            // These may hold it, but are not looked at.
+            (0x18, &[1, 2], false),
+            (0x19, &[2, 3, 4, 1], false),
+            (0x18, &[1, 2, 3, 4, 1, 0, 0, 0], false),
+            (u64::MAX - 3, &[0; 4], false),
+        ] {
+            assert_eq!(msix.holds(offset, data), holds, "{offset:#x} {data:?}");
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Vectors {
     /// The host is yet to turn the kind on. It does so when the guest does, not when a vector is armed: a function may
     /// look at its enable bit, as NVMe drives do when a queue is made.
     turn_on: bool,
+    /// The host could not do what it was told of one of them.
+    some_failed: bool,
 }
 
 impl Vectors {
@@ -45,6 +47,7 @@ impl Vectors {
         }
         self.on = on;
         self.turn_on = on.is_some();
+        self.some_failed = false;
         self.told = vec![Told::Nothing; usize::from(on.map_or(0, |(_, count)| count))];
     }
 
@@ -85,7 +88,13 @@ impl Vectors {
             && let Some(told) = self.told.get_mut(usize::from(vector))
         {
             *told = Told::Nothing;
+            self.some_failed = true;
         }
+    }
+
+    /// Some of them failed since the kind was turned on, so that a write which changes nothing may still help.
+    pub fn some_failed(&self) -> bool {
+        self.some_failed
     }
 
     /// The host holds back what this vector signals.
@@ -140,13 +149,18 @@ mod tests {
         let mut vectors = Vectors::default();
         vectors.switch(Some((MessageKind::Msix, 3)), &mut Vec::new());
         settle(&mut vectors, &[Want::Message(A), Want::Message(A), Want::Silent]);
-        for (kind, vector) in [(MessageKind::Msix, 1), (MessageKind::Msix, 9), (MessageKind::Msi, 0)] {
+        for (kind, vector) in [(MessageKind::Msi, 0), (MessageKind::Msix, 9)] {
             vectors.failed(kind, vector);
         }
+        assert!(!vectors.some_failed());
+        vectors.failed(MessageKind::Msix, 1);
+        assert!(vectors.some_failed());
         assert_eq!(
             settle(&mut vectors, &[Want::Message(A), Want::Message(A), Want::Silent]),
             [(1, VectorState::Armed(A))]
         );
+        vectors.switch(None, &mut Vec::new());
+        assert!(!vectors.some_failed());
     }
 
     #[test]
