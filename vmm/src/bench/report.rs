@@ -226,7 +226,8 @@ impl Report {
         })
     }
 
-    fn parse(text: &[u8]) -> Result<Report, (String, serde_json::Error)> {
+    /// The same from a text; otherwise where in it something is wrong, as `field NAME: ` or empty, and what.
+    pub fn parse(text: &[u8]) -> Result<Report, (String, serde_json::Error)> {
         let mut json = serde_json::Deserializer::from_slice(text);
         let report: Report = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = error.path().to_string();
