@@ -130,8 +130,9 @@ impl ConfigAccess for Inner {
             }
             value |= u32::from_le_bytes(now) & live;
         }
-        for (to, from) in data.iter_mut().zip(value.to_le_bytes()) {
-            *to = from;
+        match data {
+            [a, b, c, d] => [*a, *b, *c, *d] = value.to_le_bytes(),
+            _ => data.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from),
         }
     }
 

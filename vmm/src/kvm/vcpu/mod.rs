@@ -142,6 +142,34 @@ impl Vcpu {
             // One of these writes was a reset, and what comes after that is not the guest's to do any more.
             return None;
         }
+        // Accesses first: nearly all exits are these, and they are what a guest waits for.
+        let exit = match exit {
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                faults.end();
+                exits.mmio_read += 1;
+                view.read(Space::Memory, address, data);
+                return None;
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                faults.end();
+                exits.mmio_write += 1;
+                view.write(Space::Memory, address, data);
+                return None;
+            }
+            Ok(VcpuExit::IoIn(..)) => {
+                faults.end();
+                exits.io_in += 1;
+                port_exit::answer(fd.get_kvm_run(), view);
+                return None;
+            }
+            Ok(VcpuExit::IoOut(..)) => {
+                faults.end();
+                exits.io_out += 1;
+                port_exit::answer(fd.get_kvm_run(), view);
+                return None;
+            }
+            other => other,
+        };
         match fault::of(&exit) {
             Some(what) => {
                 exits.other += 1;
@@ -151,22 +179,6 @@ impl Vcpu {
             None => {}
         }
         match exit {
-            Ok(VcpuExit::MmioRead(address, data)) => {
-                exits.mmio_read += 1;
-                view.read(Space::Memory, address, data);
-            }
-            Ok(VcpuExit::MmioWrite(address, data)) => {
-                exits.mmio_write += 1;
-                view.write(Space::Memory, address, data);
-            }
-            Ok(VcpuExit::IoIn(..)) => {
-                exits.io_in += 1;
-                port_exit::answer(fd.get_kvm_run(), view);
-            }
-            Ok(VcpuExit::IoOut(..)) => {
-                exits.io_out += 1;
-                port_exit::answer(fd.get_kvm_run(), view);
-            }
             Ok(VcpuExit::Hlt) => exits.hlt += 1,
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {
                 exits.interrupted += 1;

@@ -11,10 +11,15 @@ use crate::bus::View;
 /// the slice of the exit alone does not tell from one wide access.
 pub(super) fn answer(run: &mut kvm_run, view: &mut View) {
     let (io, data) = data(run);
+    let (space, port, is_read) = (Space::Io, u64::from(io.port), u32::from(io.direction) == KVM_EXIT_IO_IN);
+    // Nearly always.
+    if io.count == 1 {
+        return if is_read { view.read(space, port, data) } else { view.write(space, port, data) };
+    }
     for access in data.chunks_mut(usize::from(io.size).max(1)) {
-        match u32::from(io.direction) == KVM_EXIT_IO_IN {
-            true => view.read(Space::Io, u64::from(io.port), access),
-            false => view.write(Space::Io, u64::from(io.port), access),
+        match is_read {
+            true => view.read(space, port, access),
+            false => view.write(space, port, access),
         }
     }
 }
