@@ -41,8 +41,10 @@ pub fn with_baseline(now: &Report, before: &Report) -> Vec<Compared> {
     let (Some(now), Some(before)) = (now.run(Under::Slotpass), before.run(Under::Slotpass)) else {
         return Vec::new();
     };
+    // A measurement that was made twice stands beside its like.
+    let mut rest: Vec<_> = before.measurements.iter().collect();
     let pairs = now.measurements.iter().filter_map(|now| {
-        let before = before.measurements.iter().find(|before| before.name == now.name)?;
+        let before = rest.remove(rest.iter().position(|before| before.name == now.name)?);
         Some((now, before, now.cycles.as_ref()?, before.cycles.as_ref()?))
     });
     pairs
@@ -148,5 +150,17 @@ mod tests {
         }
         let slower = compared(&["1020*1000"], &["1000*1000"]);
         assert!((slower.change() - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_was_measured_twice_is_compared_with_its_like() {
+        let text = "bench-rate 1\nbench a cycles 1000*100\nbench b cycles 7\nbench a cycles 3000*100\n";
+        let report = || {
+            let run = Run::of(Under::Slotpass, None, &[Printed::read(text).unwrap()]);
+            Report::new("1", vec![run.unwrap()])
+        };
+        let medians =
+            with_baseline(&report(), &report()).into_iter().map(|of| (of.now, of.before, of.is_real));
+        assert_eq!(medians.collect::<Vec<_>>(), [(1000, 1000, false), (7, 7, false), (3000, 3000, false)]);
     }
 }

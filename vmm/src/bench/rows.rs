@@ -56,9 +56,9 @@ pub const ROWS: [Row; 25] = [
     row("enable-one-by-one", "MSI-X vectors made live one after the other, as Linux does", &[]),
 ];
 
-/// The row of that name.
+/// The row of that name, behind which may be `=` and a value.
 pub fn find(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    ROWS.iter().find(|row| name.split('=').next() == Some(row.name))
 }
 
 /// A measurement that somebody asks for: a word for the guest.
