@@ -118,11 +118,10 @@ impl Registers {
 
     /// Reads 1, 2 or 4 bytes of one dword.
     pub fn read(&self, offset: u16, len: usize) -> ConfigRead {
-        if usize::from(offset) >= self.len() {
+        let Some(register) = self.dwords.get(usize::from(offset) / 4) else {
             // A conventional function has no extended space: nothing answers there.
             return ConfigRead { value: u32::MAX, live: 0 };
-        }
-        let register = self.dword(offset);
+        };
         let shift = 8 * (offset & 3);
         let mask = width_mask(len.min(4) as u8);
         ConfigRead {

@@ -30,8 +30,8 @@ const READ_ONLY: u64 = layout::WINDOW32.start;
 const DOORBELL: u64 = READ_ONLY + 0x1000_0000;
 /// Writes signal an eventfd that raises [`GSI`].
 const INTERRUPT: u64 = DOORBELL + PAGE;
-/// Writes of four bytes are collected; nobody else claims it.
-const COLLECTED_PORT: u16 = 0x2c4;
+/// Writes of four bytes are collected. The same port as slotpass': what it takes KVM to find who claims a port depends on it.
+const COLLECTED_PORT: u16 = layout::CONFIG_ADDRESS_PORT;
 const GSI: u32 = layout::IO_APIC_PINS;
 /// Processor vector of the message that the GSI has: the guest's, unless it is told otherwise.
 const VECTOR: u32 = 0x60;
