@@ -33,7 +33,7 @@ const ACCESSES: [(&str, Bound); 13] = [
     ("ecam-read-absent", Instructions(10)),
     ("bar-read", Instructions(10)),
     ("msix-write-same", ToFloor(1.08)),
-    ("cf8-read", ToFloor(1.1)),
+    ("cf8-read", ToFloor(1.08)),
     ("cf8-read-absent", ToFloor(1.08)),
     ("cf8-write-address", ToFloor(1.08)),
     ("ecam-read", ToFloor(1.08)),
