@@ -220,12 +220,15 @@ impl Machine<'_> {
     /// first byte of the guest's serial output, or to the end of the first line with `line` in it.
     pub fn time_of_start(&mut self, name: &str, run: &GuestRun, line: Option<&str>) -> Result<u64, Failure> {
         let command_line = run.command_line(self)?;
-        let seen = match line {
-            None => "IFS= read -r -N1 -u $out byte".to_owned(),
+        let (read, is_seen) = match line {
+            None => ("IFS= read -r -N1 -u $out byte".to_owned(), "[ -n \"$byte\" ]".to_owned()),
             Some(line) => {
-                format!("while IFS= read -r -u $out byte && [[ $byte != *{}* ]]; do :; done", quote(line))
+                let is_seen = format!("[[ $byte == *{}* ]]", quote(line));
+                (format!("while IFS= read -r -u $out byte && ! {is_seen}; do :; done"), is_seen)
             }
         };
+        // QEMU's device for exit codes gives odd ones only.
+        let good = if self.scenario().vmm() == Vmm::Qemu { "[01]" } else { "0" };
         let script = format!(
             "{before}exec 3>&-\n\
              rm -f /run/starting\n\
@@ -233,11 +236,12 @@ impl Machine<'_> {
              start=$EPOCHREALTIME\n\
              {command_line} >/run/starting &\n\
              exec {{out}}</run/starting\n\
-             {seen}\n\
+             {read}\n\
              end=$EPOCHREALTIME\n\
-             [ -n \"$byte\" ] || exit 1\n\
+             {is_seen} || exit 1\n\
              cat <&$out >/dev/null\n\
              wait $!\n\
+             [[ $? == {good} ]] || exit 1\n\
              echo $((${{end/./}} - ${{start/./}}))\n",
             before = run.before,
         );

@@ -30,6 +30,7 @@ pub mod rom_file;
 pub mod show;
 pub mod signals;
 pub mod slot_map;
+pub mod start_times;
 pub mod stats;
 pub mod vcpu_options;
 pub mod vms;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::bus::{Bus, Count, Counts, Region};
 use crate::kvm::vcpu::{Exits, Vcpu};
 use crate::page_times::{PAGE, PageTimes, Times};
+use crate::start_times::StartTimes;
 use crate::wording;
 
 /// Version of the JSON form.
@@ -20,6 +21,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Stats {
     schema: u32,
     version: &'static str,
+    start: StartTimes,
     exits: Exits,
     vcpus: Vec<Exits>,
     coalesced: u64,
@@ -119,6 +121,7 @@ impl Stats {
         functions: &[Attached],
         calls: [u64; 2],
         coalesced: u64,
+        start: StartTimes,
     ) -> Stats {
         let (mut exits, mut counts) = (Exits::default(), Counts::default());
         let mut times = PageTimes::default();
@@ -146,6 +149,7 @@ impl Stats {
         Stats {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
+            start,
             exits,
             vcpus: vcpus.iter().map(|vcpu| vcpu.exits).collect(),
             coalesced,
@@ -260,6 +264,7 @@ impl Stats {
 /// A table for a person.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.start)?;
         let Exits { io_in, io_out, mmio_read, mmio_write, hlt, interrupted, other } = self.exits;
         writeln!(
             f,

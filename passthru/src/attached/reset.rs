@@ -20,10 +20,14 @@ use crate::host::{Cause, HostError, HostFunction, Operation, ResetMethod};
 pub struct Fresh(pub(super) Arc<dyn HostFunction>);
 
 impl Fresh {
-    /// Resets functions that are about to be attached, all at once, but for those that were reset by being opened; those that can only be reset together with others
-    /// must be among them with all of these, or are not reset, which the log says. If one fails, none is given.
+    /// Resets functions that are about to be attached, all at once, but for those that were reset by being opened. Those that
+    /// can only be reset together with others must be among them with all of these, or are not reset, which the log says. If
+    /// one fails, none is given.
     pub fn all(hosts: Vec<Arc<dyn HostFunction>>) -> Result<Vec<Fresh>, HostError> {
-        for (_, error) in reset_hosts(&hosts, hosts.len(), |host| !host.is_fresh()) {
+        // Each is asked, also one that a bus' reset comes to: the answer is for this time only.
+        let fresh: Vec<bool> = hosts.iter().map(|host| host.is_fresh()).collect();
+        let needs = |index: usize| !fresh.get(index).is_some_and(|fresh| *fresh);
+        for (_, error) in reset_hosts(&hosts, hosts.len(), needs) {
             match error.source {
                 Cause::OnlyWith(_) => warn!("{error}; the guest finds the function as its last user left it"),
                 _ => return Err(error),
@@ -172,7 +176,7 @@ fn failed(host: &Arc<dyn HostFunction>, source: Cause) -> HostError {
 pub(super) fn reset_hosts(
     hosts: &[Arc<dyn HostFunction>],
     count: usize,
-    needs: impl Fn(&dyn HostFunction) -> bool,
+    needs: impl Fn(usize) -> bool,
 ) -> Vec<(usize, HostError)> {
     let is_here = |name: &Arc<str>| hosts.iter().any(|host| host.name() == name);
     let others = |host: &Arc<dyn HostFunction>| match &host.report().reset {
@@ -195,9 +199,9 @@ pub(super) fn reset_hosts(
         }
     }
     // One that is reset with its bus needs no reset of its own, and the kernel would make the bus wait for it.
-    let alone = hosts.iter().enumerate().take(count).filter(|(_, host)| {
+    let alone = hosts.iter().enumerate().take(count).filter(|(index, host)| {
         let in_set = sets.keys().any(|members| members.contains(host.name()));
-        host.report().resets_alone() && !in_set && needs(&***host)
+        host.report().resets_alone() && !in_set && needs(*index)
     });
     let mut leaders: Vec<usize> = alone.map(|(index, _)| index).chain(sets.values().copied()).collect();
     let one = |index: usize| hosts.get(index).and_then(|host| Some((index, host.reset().err()?)));

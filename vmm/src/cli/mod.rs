@@ -25,6 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::console;
 use crate::ppt::PptHost;
+use crate::start_times;
 
 /// Name of the program.
 const NAME: &str = "slotpass";
@@ -66,6 +67,7 @@ enum Command {
 
 /// Runs the program with these arguments, of which the first is its name. Functions named `/dev/pptN` are those of `ppt`.
 pub fn main(arguments: impl Iterator<Item = OsString>, ppt: Option<Arc<dyn PptHost>>) -> ExitCode {
+    start_times::program_begins();
     let arguments: Vec<OsString> = arguments.collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,

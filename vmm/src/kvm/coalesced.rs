@@ -24,7 +24,9 @@ use super::{KvmError, call};
 use crate::layout;
 
 const PAGE: usize = 4096;
-/// `KVM_COALESCED_MMIO_MAX` of the kernel: as many as the page has room for. It keeps one of them free.
+/// `KVM_COALESCED_MMIO_MAX` of the kernel: as many as the page has room for. It keeps one of them free; but Linux before 6.12
+/// counts modulo 2^32 first, so that it says at 85 that there is no room, and while another vCPU empties the ring it may fill it
+/// once around. Then it is the guest's writes without accesses in between that are lost or mixed, and no other.
 const ENTRIES: usize = (PAGE - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>();
 /// Bytes of the zone.
 const ZONE: u32 = 4;
@@ -170,23 +172,21 @@ impl Coalesced {
         self.drain.lock().running = false;
     }
 
-    /// Lets the writes in the ring have their effects; before an exit is answered, and from time to time. Whether there were
-    /// any.
+    /// Lets the writes in the ring have their effects; before an exit is answered, and from time to time.
     #[inline]
-    pub fn drain(&self) -> bool {
+    pub fn drain(&self) {
         // Without the lock, as almost always: a vCPU's own writes are in the ring before its exit is seen here, and an empty
-        // ring says that whoever took them has put them into the register.
-        !self.page.ring().is_empty() && self.drain_locked()
+        // ring says that whoever took them has let them have their effects.
+        if !self.page.ring().is_empty() {
+            self.drain_locked();
+        }
     }
 
-    fn drain_locked(&self) -> bool {
+    fn drain_locked(&self) {
         let mut drain = self.drain.lock();
-        if !drain.running {
-            return false;
+        if drain.running {
+            drain.writes += self.page.ring().drain(|port, data| write(&self.registers, port, data));
         }
-        let writes = self.page.ring().drain(|port, data| write(&self.registers, port, data));
-        drain.writes += writes;
-        true
     }
 
     /// How many writes came this way.

@@ -18,7 +18,7 @@ use crate::memory::AllOnes;
 
 /// The memory slots behind ECAM's empty parts.
 pub struct AbsentFunctions {
-    ones: AllOnes,
+    ones: Arc<AllOnes>,
     memory: Arc<dyn MemoryPort>,
     /// As many parts get memory; the others take exits. Memory slots are for BARs first.
     most: usize,
@@ -31,7 +31,7 @@ impl AbsentFunctions {
     /// fails here is not said to anybody who did not ask.
     pub fn follow(topology: &Topology, memory: Arc<dyn MemoryPort>, most: usize) {
         let ones = match AllOnes::new(ecam::SIZE) {
-            Ok(ones) => ones,
+            Ok(ones) => Arc::new(ones),
             Err(error) => return debug!("ECAM: no memory for its empty parts: {error}"),
         };
         let absent = AbsentFunctions { ones, memory, most, mapped: Mutex::default() };
@@ -89,7 +89,10 @@ fn is_in(sorted: &[Range<u64>], range: &Range<u64>) -> bool {
 impl Drop for AbsentFunctions {
     fn drop(&mut self) {
         for range in std::mem::take(self.mapped.get_mut()) {
-            self.unmap(&range);
+            if !self.unmap(&range) {
+                // KVM still has it.
+                std::mem::forget(self.ones.clone());
+            }
         }
     }
 }

@@ -17,10 +17,11 @@ mod tests;
 mod vcpu_threads;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use passthru::attached::Attached;
@@ -45,7 +46,7 @@ use vcpu_threads::VcpuThreads;
 use absent_functions::AbsentFunctions;
 
 use crate::acpi::{self, IntxPin};
-use crate::boot::Kernel;
+use crate::boot::{Entry, Kernel};
 use crate::bus::Bus;
 use crate::console::{Console, OutputStop};
 use crate::control::{Control, Stop, StopOnPanic};
@@ -59,10 +60,11 @@ use crate::kvm::memory::KvmMemory;
 use crate::kvm::vcpu::{Template, Vcpu};
 use crate::kvm::{KvmError, Vm};
 use crate::limits;
-use crate::memory::{self, Prefault};
+use crate::memory::{self, GuestMemory, Prefault};
 use crate::progress;
 use crate::signals::{self, Signals};
 use crate::slot_map::SlotMap;
+use crate::start_times::StartTimes;
 use crate::stats::Stats;
 use crate::vcpu_options::Affinity;
 use crate::wording;
@@ -104,6 +106,8 @@ struct Machine {
     bus: MachineBus,
     _events: EventLoop,
     kernel: Kernel,
+    /// As it was loaded for the first time.
+    entry: Option<Entry>,
     tables: acpi::Tables,
     map: SlotMap,
     output: OutputStop,
@@ -111,6 +115,9 @@ struct Machine {
     interrupts: Arc<KvmInterrupts>,
     control: Arc<Control>,
     records: Option<Arc<DeviceRecords>>,
+    start: StartTimes,
+    /// When the first vCPU entered guest mode.
+    entered: Arc<OnceLock<Instant>>,
     vm: Vm,
 }
 
@@ -138,9 +145,10 @@ pub fn run(description: &Description) -> Result<Outcome, MachineError> {
 
 impl Machine {
     fn new(description: &Description) -> Result<Machine, MachineError> {
+        let mut start = StartTimes::begin();
         // From the cheap to the dear: whatever is wrong with the description is said before a device is touched.
         let line = &description.command_line;
-        let kernel = match &description.image {
+        let mut kernel = match &description.image {
             Image::Files { kernel, initrd } => Kernel::open(kernel, initrd.as_deref(), line)?,
             Image::Embedded { name, bytes } => Kernel::embedded(name, bytes, line)?,
         };
@@ -186,6 +194,7 @@ impl Machine {
             .collect();
         let platform = acpi::Platform { cpus: description.cpus, host_bridges: &bridges, gsi };
         let tables = acpi::Tables::build(&platform)?;
+        start.ends("checks");
 
         let bus = Arc::new(Bus::new());
         let ram = memory::allocate(description.memory, description.backing)?;
@@ -211,15 +220,30 @@ impl Machine {
             description.records.clone(),
         );
         let space = Arc::new(AddressSpace::new(memory.clone()));
+        start.ends("memory");
         let what = format!(
             "opening {} functions, mapping {} of guest memory for their DMA",
             map.functions.len(),
             wording::size(description.memory.bytes())
         );
-        functions.add(progress::during(what, || functions::attach(&map, &space, &hosts))?);
+        // A function mostly waits for its reset meanwhile, and does not reach the memory before the guest allows it to.
+        let (attached, (loaded, loading)) = thread::scope(|scope| {
+            let load = || {
+                let begun = Instant::now();
+                (load(&mut kernel, &tables, memory.ram()), begun.elapsed())
+            };
+            let loaded = Builder::new().name("kernel".to_owned()).spawn_scoped(scope, load)?;
+            let attached = progress::during(what, || functions::attach(&map, &space, &hosts));
+            Ok((attached, loaded.join().unwrap_or_else(|panic| resume_unwind(panic))))
+        })
+        .map_err(process("thread that loads the kernel"))?;
+        functions.add(attached?);
+        let entry = loaded?;
         if let Some(prefault) = prefault {
             prefault.wait();
         }
+        start.ends("functions");
+        start.meanwhile("kernel", loading);
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);
         root_ports.connect(&topology);
         let most = vm.kvm().get_nr_memslots() / ABSENT_SHARE;
@@ -275,6 +299,7 @@ impl Machine {
                 Server::new(socket, Box::new(hotplug.requests())).map_err(process("control socket"))?;
             events.subscribe(Box::new(server)).map_err(process("event loop"))?;
         }
+        start.ends("machine");
         Ok(Machine {
             vcpus,
             affinity,
@@ -287,6 +312,7 @@ impl Machine {
             bus,
             _events: events,
             kernel,
+            entry: Some(entry),
             tables,
             map,
             output,
@@ -294,6 +320,8 @@ impl Machine {
             interrupts,
             control,
             records: description.records.clone(),
+            start,
+            entered: Arc::default(),
             vm,
         })
     }
@@ -301,8 +329,10 @@ impl Machine {
     /// Places the BARs, loads kernel and tables, and points the first vCPU at the kernel.
     fn boot(&mut self) -> Result<(), MachineError> {
         self.root_ports.place(&self.map.plan, self.hotplug.later());
-        let entry = self.kernel.load(self.memory.ram(), self.tables.rsdp())?;
-        self.tables.write(self.memory.ram())?;
+        let entry = match self.entry.take() {
+            Some(entry) => entry,
+            None => load(&mut self.kernel, &self.tables, self.memory.ram())?,
+        };
         if let Some(first) = self.vcpus.first() {
             first.enter_at(&entry)?;
         }
@@ -333,9 +363,10 @@ impl Machine {
         }
         for (number, mut vcpu) in std::mem::take(&mut self.vcpus).into_iter().enumerate() {
             let guard = StopOnPanic::new(self.control.clone(), "a vCPU's thread panicked");
-            let affinity = self.affinity.clone();
+            let (affinity, entered) = (self.affinity.clone(), self.entered.clone());
             let run = move || {
                 affinity.bind(vcpu.id());
+                entered.get_or_init(Instant::now);
                 vcpu.run(guard.control());
                 vcpu
             };
@@ -379,8 +410,19 @@ impl Machine {
     fn stats(&self) -> Stats {
         let calls = [self.memory.calls(), self.interrupts.calls()];
         let coalesced = self.config_writes.as_ref().map_or(0, ConfigWrites::count);
-        Stats::collect(&self.vcpus, &self.bus, &self.functions.lock(), calls, coalesced)
+        let mut start = self.start.clone();
+        if let Some(entered) = self.entered.get() {
+            start.ended("boot", *entered);
+        }
+        Stats::collect(&self.vcpus, &self.bus, &self.functions.lock(), calls, coalesced, start)
     }
+}
+
+/// Kernel and tables into a guest's memory.
+fn load(kernel: &mut Kernel, tables: &acpi::Tables, memory: &GuestMemory) -> Result<Entry, MachineError> {
+    let entry = kernel.load(memory, tables.rsdp())?;
+    tables.write(memory)?;
+    Ok(entry)
 }
 
 fn gsi(pin: IntxPin) -> u32 {

@@ -62,6 +62,20 @@ fn mapped_pieces_take_no_exit_and_trapped_ones_count_them() {
     assert_eq!(mapped, (1 << 20) + 0x1_0000 - 2 * 0x1000, "{driven:#}");
 }
 
+#[test]
+fn the_phases_of_a_start() {
+    needs_kvm!();
+    let (_, stats) = demo_with_stats("0:8:0");
+    let names = |list: &str| -> Vec<&str> {
+        let phases = stats["start"][list].as_array().unwrap();
+        assert!(phases.iter().all(|phase| number(phase, "/ns") > 0), "{phases:?}");
+        phases.iter().filter_map(|phase| phase["name"].as_str()).collect()
+    };
+    let phases = ["exec", "options", "checks", "memory", "functions", "machine", "boot"];
+    assert_eq!(names("phases"), phases);
+    assert_eq!(names("meanwhile"), ["kernel"]);
+}
+
 /// The demo guest has seen that what it reads there is right: entries as it wrote them, and each pending bit, also with decode
 /// off and where it moved the BAR.
 #[test]

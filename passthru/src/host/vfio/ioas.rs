@@ -63,8 +63,8 @@ pub struct Membership {
     by: MemberBy,
 }
 
-/// A function's place, and its file.
-pub type Entered = (Membership, Arc<File>);
+/// A function's file, and its place, which is given up after the file is closed.
+pub type Entered = (Arc<File>, Membership);
 
 enum MemberBy {
     Group(u32),
@@ -116,7 +116,7 @@ impl Ioas {
                 Ok(groups
                     .into_iter()
                     .zip(files)
-                    .map(|((member, _), file)| (member, Arc::new(file)))
+                    .map(|((member, _), file)| (Arc::new(file), member))
                     .collect())
             }
             By::Iommufd(iommufd) => {
@@ -125,7 +125,7 @@ impl Ioas {
                     devices.push(self.device(function).map_err(numbered(number))?);
                 }
                 let enter = |number: usize| {
-                    let (function, (_, file)) = functions.get(number).zip(devices.get(number))?;
+                    let (function, (file, _)) = functions.get(number).zip(devices.get(number))?;
                     Some(iommufd.enter(function, file))
                 };
                 let (entered, ()) = at_once(functions.len(), enter, || ());
@@ -151,11 +151,12 @@ impl Ioas {
         Ok((Membership { claim, by: MemberBy::Group(id) }, file))
     }
 
-    fn device(self: &Arc<Self>, function: &SysfsFunction) -> Result<(Membership, Arc<File>), OpenError> {
+    fn device(self: &Arc<Self>, function: &SysfsFunction) -> Result<Entered, OpenError> {
         let claim = Claim::new(self, function.address)?;
         let file = Arc::new(iommufd::open_device(function)?);
         iommufd::announce(function, &file, &*self.ports.events)?;
-        Ok((Membership { claim, by: MemberBy::Cdev(file.clone()) }, file))
+        let member = Membership { claim, by: MemberBy::Cdev(file.clone()) };
+        Ok((file, member))
     }
 
     fn map_memory(&self, address: HostAddress, usable: Vec<Range<u64>>) -> Result<(), OpenError> {

@@ -103,8 +103,8 @@ impl VfioFunction {
         let all: Vec<&SysfsFunction> = functions.iter().map(|(function, _)| *function).collect();
         let entered = ioas.enter(&all)?;
         let mut opened = Vec::new();
-        for (number, ((function, slot), (membership, device))) in functions.iter().zip(entered).enumerate() {
-            let function = VfioFunction::with(ioas, function, *slot, membership, device);
+        for (number, ((function, slot), (device, membership))) in functions.iter().zip(entered).enumerate() {
+            let function = VfioFunction::with(ioas, function, *slot, device, membership);
             opened.push(function.map_err(numbered(number))?);
         }
         Ok(opened)
@@ -114,8 +114,8 @@ impl VfioFunction {
         ioas: &Arc<Ioas>,
         function: &SysfsFunction,
         slot: Slot,
-        membership: Membership,
         device: Arc<File>,
+        membership: Membership,
     ) -> Result<VfioFunction, OpenError> {
         let address = function.address;
         let call = |call| move |source| OpenError::Call { address, call, source };

@@ -135,12 +135,13 @@ impl Vcpu {
         let vcpu = *id;
         let exit = fd.run();
         // What the guest wrote before, whatever the exit is for: it may have interrupted a vCPU that another one waits for.
-        if let Some(coalesced) = coalesced
-            && coalesced.drain()
-            && control.is_stopped()
-        {
-            // One of these writes was a reset, and what comes after that is not the guest's to do any more.
-            return None;
+        if let Some(coalesced) = coalesced {
+            coalesced.drain();
+            // One of these writes may have been a reset, whoever took it out of the ring, and what comes after that is not the
+            // guest's to do any more: a triple fault would end what is to begin anew.
+            if control.is_stopped() {
+                return None;
+            }
         }
         // Accesses first: nearly all exits are these, and they are what a guest waits for.
         let exit = match exit {
