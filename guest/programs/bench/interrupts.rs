@@ -15,6 +15,8 @@ const PATIENCE: u64 = 5_000_000;
 
 /// In BAR0 of slotpass' simulated function: raises the vector that is written.
 const SIMULATED_TRIGGER: u64 = 0x48;
+/// Raises vector 0, by an eventfd that the write signals.
+const SIMULATED_DOORBELL: u64 = 0x50;
 /// In BAR0 of an edu: raises an interrupt with that status, which must be acknowledged.
 const EDU_RAISE: u64 = 0x60;
 const EDU_ACKNOWLEDGE: u64 = 0x64;
@@ -62,6 +64,14 @@ impl<'a> Raiser<'a> {
         }
     }
 
+    /// A register of which a write does nothing but signal, if there is one.
+    fn doorbell(&self) -> (Window, u32) {
+        match self.kind {
+            Kind::Simulated(_) => (self.registers.part(SIMULATED_DOORBELL, 4), 0),
+            Kind::Edu(_) => self.trigger(),
+        }
+    }
+
     fn acknowledge(&self) {
         if let Kind::Edu(_) = self.kind {
             self.registers.write32(EDU_ACKNOWLEDGE, 1);
@@ -85,7 +95,7 @@ impl Drop for Raiser<'_> {
 pub fn doorbell(bench: &mut Bench, name: &str, _: &str) -> Measured {
     let Bench { boot, samples, function, .. } = bench;
     let raiser = Raiser::of(function, boot)?;
-    let (register, value) = raiser.trigger();
+    let (register, value) = raiser.doorbell();
     Ok(samples.measure(name, || {
         let next = interrupt::count(VECTOR) + 1;
         apic::hold_back(0xf);

@@ -29,6 +29,7 @@ const TIMER_LAST: u64 = 0x3c;
 const TIMER_CONTROL: u64 = 0x40;
 pub const TIMER_RAISED: u64 = 0x44;
 const TRIGGER: u64 = 0x48;
+const DOORBELL: u64 = 0x50;
 
 const DMA_START: u32 = 1;
 const DMA_RAISE: u32 = 2;
@@ -95,6 +96,11 @@ impl Simulated {
     #[inline]
     pub fn trigger(&self, vector: u16) {
         self.registers.write32(TRIGGER, u32::from(vector));
+    }
+
+    /// Raises vector 0 a little later.
+    pub fn ring(&self) {
+        self.registers.write32(DOORBELL, 0);
     }
 
     /// Copies guest memory and returns the status it ends with. `raise`: the vector that says so.

@@ -86,8 +86,13 @@ pub fn each_once(demo: &Demo) -> Check<Text> {
         counts.expect_each_once(round.clone())?;
         mask(&msix, round);
     }
+    program(demo, &msix, 0..1)?;
+    let counts = Counts::now();
+    demo.device.ring();
+    counts.expect_each_once(0..1)?;
+    mask(&msix, 0..1);
     ensure!(!msix.any_pending(), "a vector is pending");
-    Ok(Text::new(format_args!("{count} vectors")))
+    Ok(Text::new(format_args!("{count} vectors, and vector 0 by the doorbell")))
 }
 
 /// Raises a masked vector twice and sees that it pends, that nothing comes, and that it comes once when `unmask` has

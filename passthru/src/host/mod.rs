@@ -384,6 +384,11 @@ pub trait HostFunction: Send + Sync {
     /// until the function is closed.
     fn listen(&self, listener: Listener) -> Result<(), HostError>;
 
+    /// What is trapped of a BAR answers at this guest address from now on, or, with nothing, does no longer. A host of which
+    /// some writes only signal attaches those ([`EventPort::attach_doorbell`](crate::ports::EventPort::attach_doorbell)), and
+    /// they take no exit. Told before the BAR goes and after it came.
+    fn answers_at(&self, _bar: u8, _guest: Option<u64>) {}
+
     /// Brings the function to the state it has after power-on, but for configuration registers that the host keeps.
     /// Only where [`Report::can_reset`] says so; takes 100 ms and more (PCIe 6.0 §6.6.2). Nothing of it is mapped
     /// and no vector on meanwhile; calls that come all the same may fail.

@@ -173,6 +173,7 @@ impl AddressSpace {
         let mut remove = std::mem::take(&mut traps.stuck);
         for placed in &changes.remove {
             if let Some(owner) = owners.get_mut(&placed.owner) {
+                owner.host.answers_at(placed.bar, None);
                 owner.unmap(placed.bar, &*self.memory, stuck);
                 remove.extend(owner.take_traps(placed.bar));
             }
@@ -192,6 +193,11 @@ impl AddressSpace {
         for (id, trap) in done {
             if let Some(owner) = owners.get_mut(id) {
                 owner.note_trap(trap);
+            }
+        }
+        for placed in changes.add.iter().filter(|_| !withdrawn) {
+            if let Some(owner) = owners.get(&placed.owner) {
+                owner.host.answers_at(placed.bar, Some(placed.range.start));
             }
         }
     }

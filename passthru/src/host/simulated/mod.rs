@@ -5,7 +5,7 @@
 //! | BAR | kind | what |
 //! |---|---|---|
 //! | 0 | 32-bit memory, 4 KiB, trapped | registers: DMA engine, timer, vectors |
-//! | 1 | I/O, 64 bytes | identification, scratch, index and data of BAR 0's registers |
+//! | 1 | I/O, 64 bytes | identification, scratch, index and data of BAR 0's registers (but for the doorbell) |
 //! | 2 | 64-bit prefetchable, 1 MiB | memory, mapped |
 //! | 4 | 64-bit, 64 KiB | MSI-X table (256 vectors) at 0, pending bits at 0x8000, the rest memory, mapped |
 //!
@@ -26,9 +26,11 @@
 //! | 0x44 | timer: ticks raised since it was started |
 //! | 0x48 | raise the vector that is written; while neither MSI nor MSI-X is on, assert INTx instead |
 //! | 0x4c | INTx: reads 1 while it is asserted; write 1 to acknowledge |
+//! | 0x50 | doorbell: any write raises vector 0 a little later, and takes no exit where the hypervisor can signal an eventfd by it |
 
 mod config;
 mod device;
+mod doorbell;
 mod line;
 mod vectors;
 
@@ -47,6 +49,7 @@ use crate::pci::Slot;
 use crate::pci::registers::{COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, STATUS};
 use crate::ports::{Access, Ports};
 use device::Device;
+use doorbell::Doorbell;
 use line::SimulatedLine;
 use vectors::SimulatedTriggers;
 
@@ -70,6 +73,7 @@ pub struct SimulatedFunction {
     vectors: EventfdVectors<Arc<SimulatedTriggers>>,
     intx: EventfdLine<Arc<SimulatedLine>>,
     line: Arc<SimulatedLine>,
+    doorbell: Doorbell,
     device: Device,
     config: Mutex<Vec<u8>>,
     memory: [Option<MmapRegion>; super::BARS],
@@ -139,11 +143,14 @@ impl SimulatedFunction {
         let line = SimulatedLine::new(ports.events.clone());
         let triggers = Arc::new(SimulatedTriggers::new(line.clone()));
         let device = Device::new(ports.memory.clone(), triggers.clone()).map_err(resources("thread"))?;
+        let doorbell =
+            Doorbell::new(ports.events.clone(), triggers.clone()).map_err(resources("doorbell"))?;
         Ok(SimulatedFunction {
             vectors: EventfdVectors::new(name.clone(), slot, ports.clone(), triggers),
             intx: EventfdLine::new(name.clone(), slot, config::PIN, ports.clone(), line.clone()),
             line,
             name,
+            doorbell,
             device,
             config: Mutex::new(description.config.clone()),
             description,
@@ -239,10 +246,10 @@ impl HostFunction for SimulatedFunction {
                 *to = *from;
             }
             let value = u32::from_le_bytes(bytes);
-            if bar == 0 {
-                self.device.write(register, value)
-            } else {
-                self.device.io_write(register, value)
+            match (bar, register) {
+                (0, doorbell::REGISTER) => self.doorbell.write(),
+                (0, register) => self.device.write(register, value),
+                (_, register) => self.device.io_write(register, value),
             }
             at += part.len() as u64;
             rest = more;
@@ -261,6 +268,12 @@ impl HostFunction for SimulatedFunction {
     fn unmap(&self, range: BarRange, guest: u64) -> Result<(), HostError> {
         let unmapped = self.ports.memory.unmap(guest, range.len);
         unmapped.map_err(|e| self.error(Operation::Unmap { range, guest }, e))
+    }
+
+    fn answers_at(&self, bar: u8, guest: Option<u64>) {
+        if bar == 0 {
+            self.doorbell.attach(guest);
+        }
     }
 
     fn set_vectors(&self, kind: MessageKind, count: u16, changes: &[VectorChange]) -> Vec<HostError> {
@@ -293,6 +306,7 @@ impl HostFunction for SimulatedFunction {
 
     fn reset(&self) -> Result<(), HostError> {
         self.device.reset();
+        self.doorbell.reset();
         self.line.assert(false);
         Ok(())
     }
