@@ -12,6 +12,7 @@
 mod etc;
 mod events;
 mod failure;
+mod figures;
 mod functions;
 mod guest_report;
 mod guest_run;
@@ -26,6 +27,7 @@ mod stats;
 mod system_drive;
 
 pub use failure::Failure;
+pub use figures::{Figure, Figures, Table};
 pub use guest_report::{Check, GuestReport};
 pub use guest_run::{GuestRun, LINUX_WORDS, PPT_TRACE, RunningGuest, Vmm};
 pub use iommu::Iommu;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::monitor::Monitor;
 use crate::plan::MONITOR_SOCKET;
-use crate::{Bdf, Failure, Plan, Scenario, Vmm, expect};
+use crate::{Bdf, Emulator, Failure, Plan, Scenario, Vmm, expect};
 
 /// From power-on to the first command; some fifteen times what an idle host takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
@@ -121,6 +121,23 @@ impl<'s> Machine<'s> {
             output.err.lines().last().unwrap_or("(nothing on standard error)")
         );
         Ok(output.out)
+    }
+
+    /// What figures depend on: slotpass, kernel, processor and QEMU, which is both what emulates the machine and the VMM to
+    /// compare with. A line each, as items of a list.
+    pub fn describe(&mut self) -> Result<String, Failure> {
+        let provisioned = self.scenario.provisioned();
+        let processor = provisioned.processor(Emulator::Installed)?;
+        let slotpass = provisioned.slotpass().display().to_string();
+        self.command(
+            "describe the machine",
+            &format!(
+                "echo \"- slotpass: $({slotpass} --version)\"\n\
+                 echo \"- kernel of the machine: $(uname -r)\"\n\
+                 echo \"- processor of the machine: $(nproc --all) of QEMU's {processor}\"\n\
+                 echo \"- QEMU: $(qemu-system-x86_64 --version | head -n 1)\"\n"
+            ),
+        )
     }
 
     /// Starts the machine's system anew, as somebody does who types `reboot`. Only a whole Debian does that.

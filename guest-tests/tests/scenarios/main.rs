@@ -125,6 +125,7 @@ const SCENARIOS: &[Entry] = &[
     entry(Default, "latency", &[Intel48], latency::accesses),
     entry(Long, "latency_of_interrupts", &[Intel48], latency::interrupts),
     entry(Long, "latency_of_starts", &[Intel48], latency::starts),
+    entry(Long, "latency_of_2048_vectors", &[Intel48], latency::all_2048),
     entry(Default, "exit_codes", &[Intel48], bare_metal::exit_codes),
     entry(Long, "bench", &[Intel48], bench::drive_and_edu),
     entry(Long, "bench", &[Amd], bench::drive_and_edu),

@@ -26,6 +26,13 @@ impl Measured {
         ratio.ok_or_else(|| self.absent(to, name))
     }
 
+    /// What slotpass' median is held against, which is the sum of several medians of the bare loop's where an access is
+    /// several of its.
+    pub fn floor(&self, name: &str) -> Result<u64, Failure> {
+        // The ratio is that of two whole numbers.
+        Ok((self.median("slotpass", name)? as f64 / self.ratio("to_floor", name)?).round() as u64)
+    }
+
     fn measurement(&self, under: &str, name: &str) -> Option<&Value> {
         let find = |list: &'_ Value, field: &str, wanted: &str| {
             list.as_array()?.iter().position(|of| of.get(field).and_then(Value::as_str) == Some(wanted))

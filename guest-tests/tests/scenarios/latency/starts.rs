@@ -1,8 +1,6 @@
 //! From the start of the program to what a guest does first.
 
-use std::fmt::Write as _;
-
-use guest_tests::{Failure, GuestRun, Iommu, Machine, Plan, Scenario, Vmm, expect};
+use guest_tests::{Failure, Figure, Figures, GuestRun, Iommu, Machine, Plan, Scenario, Table, Vmm};
 
 use super::LIMIT;
 
@@ -32,7 +30,11 @@ pub fn starts(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let bare = bare.slot("0:8:0", &nvme).limit(LIMIT);
     let linux = GuestRun::linux(&machine, "check=pci,poweroff").slot("0:8:0", &nvme).slot("0:9:0", &nic);
     let linux = linux.limit(LIMIT);
-    let mut table = String::new();
+    let mut table = Table::new(
+        "From the start of the program to the first byte of a guest of 1 GiB with a drive, and to the `/init` of a Linux of \
+         512 MiB with a drive and a NIC.",
+        ["slotpass", "QEMU", "/ QEMU"],
+    );
     for (what, run, line, most) in
         [("first byte", &bare, None, FIRST_BYTE), ("Linux to init", &linux, Some(INIT), LINUX)]
     {
@@ -45,11 +47,12 @@ pub fn starts(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
         };
         let (ours, qemus) = (least(Vmm::Slotpass, "slotpass")?, least(Vmm::Qemu, "QEMU")?);
         let ratio = ours as f64 / qemus as f64;
-        let _ = writeln!(table, "{what:16} {ours:>14} {qemus:>14} {ratio:.3}");
-        expect!(ratio <= most, "{what}: {ours} instructions, {ratio:.3} of QEMU's {qemus}, more than {most}");
+        table.row(what, [Figure::Count(ours), Figure::Count(qemus), Figure::RatioAtMost(ratio, most)]);
     }
-    machine.scenario().file_for_machine("starts.txt", table.as_bytes())?;
     machine.set_vmm(Vmm::Slotpass);
+    let mut figures = Figures::default();
+    figures.add(&table);
+    figures.hold(&mut machine)?;
     machine.expect_nothing_left()?;
     machine.power_off()
 }
