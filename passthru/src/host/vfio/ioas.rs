@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use parking_lot::Mutex;
@@ -50,6 +51,16 @@ pub struct Ioas {
     open: Mutex<Vec<HostAddress>>,
     /// A BAR could not be put within reach of other functions' DMA, and that was said.
     peer_refused: AtomicBool,
+    mapped: Mutex<Option<Mapped>>,
+}
+
+/// The guest's memory, mapped for DMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Of guest memory.
+    pub bytes: u64,
+    /// What the calls took: mostly, to find and pin each page. Of a page that was not there yet, to clear it too.
+    pub time: Duration,
 }
 
 enum By {
@@ -80,7 +91,13 @@ impl Ioas {
             Interface::Cdev(fd) => By::Iommufd(Iommufd::open(fd)?),
         };
         let (entering, open, peer_refused) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Ok(Arc::new(Ioas { by, ports, entering, open, peer_refused }))
+        Ok(Arc::new(Ioas { by, ports, entering, open, peer_refused, mapped: Mutex::default() }))
+    }
+
+    /// How the guest's memory was mapped, which is done when the first function enters; the last time, if there was more than
+    /// one. Nothing before.
+    pub fn mapped(&self) -> Option<Mapped> {
+        *self.mapped.lock()
     }
 
     /// What the VMM gives.
@@ -168,6 +185,8 @@ impl Ioas {
                 return Err(OpenError::IovaRange { address, range, usable });
             }
         }
+        let bytes = regions.iter().map(|region| region.len).sum();
+        let begin = Instant::now();
         for DmaRegion { guest, host, len, .. } in regions {
             let range = guest..guest.saturating_add(len);
             self.map(guest, host, len).map_err(|source| match source.raw_os_error() {
@@ -177,6 +196,7 @@ impl Ioas {
                 _ => OpenError::DmaMap { address, range, source },
             })?;
         }
+        *self.mapped.lock() = Some(Mapped { bytes, time: begin.elapsed() });
         Ok(())
     }
 

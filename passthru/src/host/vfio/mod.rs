@@ -28,7 +28,7 @@ use log::info;
 use vfio_bindings::bindings::vfio::*;
 
 pub use error::{OpenError, bind_command};
-pub use ioas::{Interface, Ioas};
+pub use ioas::{Interface, Ioas, Mapped};
 pub use reset::{NoReset, Other};
 
 use super::eventfd::{EventfdLine, EventfdVectors};
