@@ -47,6 +47,43 @@ pub fn unblock() -> io::Result<()> {
     })
 }
 
+/// The ending signals, held back from this thread and those that it starts while this is there. When it goes, one that has come
+/// and was not taken ends the program as usual.
+#[derive(Debug)]
+pub struct HeldBack {
+    file: File,
+}
+
+impl HeldBack {
+    /// As [`prepare`].
+    pub fn new() -> io::Result<HeldBack> {
+        prepare()?;
+        Ok(HeldBack { file: descriptor()? })
+    }
+
+    /// Takes one that has come, and gives its name.
+    pub fn taken(&self) -> Option<&'static str> {
+        taken(&self.file)
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        if let Err(error) = unblock() {
+            debug!("signals: {error}");
+        }
+    }
+}
+
+/// Takes one of the signals that have come from their [`descriptor`], and gives its name.
+fn taken(mut descriptor: &File) -> Option<&'static str> {
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    descriptor.read_exact(&mut info).ok()?;
+    // The number comes first.
+    let number = info.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
+    Some(ENDING.iter().find(|(signal, _)| *signal == number).map_or("a signal", |(_, name)| name))
+}
+
 /// Stops the guest when an ending signal arrives.
 pub struct Signals {
     file: File,
@@ -80,12 +117,7 @@ pub fn descriptor() -> io::Result<File> {
 
 impl MutEventSubscriber for Signals {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        while self.file.read_exact(&mut info).is_ok() {
-            // The number comes first.
-            let number = info.first_chunk().map_or(0, |n| i32::from_ne_bytes(*n));
-            let name =
-                ENDING.iter().find(|(signal, _)| *signal == number).map_or("a signal", |(_, name)| name);
+        while let Some(name) = taken(&self.file) {
             self.control.stop(Stop::Asked(name));
         }
     }

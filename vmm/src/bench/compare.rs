@@ -10,8 +10,12 @@
 //!   all rounds before. What changes between one start and the next, such as where memory lies and what else the host does, is
 //!   so no difference. With five rounds each it happens by chance in one of 126 cases.
 //! * **Size**: the medians of all samples differ by 1 % at least. With many samples far smaller differences are beyond chance.
+//!
+//! Nothing is compared of which the rounds are not known. What depends on the function ([`rows::is_of_function`]) is compared only
+//! if both were made with the same.
 
-use super::report::{Report, Under};
+use super::report::{Report, Run, Under};
+use super::rows;
 use super::samples::Samples;
 
 /// Standard deviations.
@@ -36,14 +40,44 @@ impl Compared {
     }
 }
 
-/// Each measurement under slotpass that both reports have.
-pub fn with_baseline(now: &Report, before: &Report) -> Vec<Compared> {
+/// What a report has in common with a baseline.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// Each measurement under slotpass that both have and that can be compared.
+    pub compared: Vec<Compared>,
+    /// The function here and in the baseline, where they are not the same, so that measurements of it were left out.
+    pub functions: Option<[String; 2]>,
+    /// Cycles in a microsecond here and in the baseline, where they differ by 1 % or more.
+    pub rates: Option<[u64; 2]>,
+}
+
+/// The function without its slot.
+fn function(run: &Run) -> &str {
+    let function = run.function.as_deref().unwrap_or("none");
+    function.split_once(" in slot ").map_or(function, |(function, _)| function)
+}
+
+/// Puts a report beside a baseline.
+pub fn with_baseline(now: &Report, before: &Report) -> Comparison {
     let (Some(now), Some(before)) = (now.run(Under::Slotpass), before.run(Under::Slotpass)) else {
-        return Vec::new();
+        return Comparison::default();
     };
+    let functions = [now, before].map(|run| function(run).to_owned());
+    let rates = [now, before].map(|run| run.cycles_per_microsecond);
+    let [rate, rate_before] = rates.map(|rate| rate as f64);
+    let same_function = functions[0] == functions[1];
+    Comparison {
+        compared: compared(now, before, same_function),
+        functions: (!same_function).then_some(functions),
+        rates: ((rate - rate_before).abs() >= rate_before * WORTH_TELLING).then_some(rates),
+    }
+}
+
+fn compared(now: &Run, before: &Run, same_function: bool) -> Vec<Compared> {
     // A measurement that was made twice stands beside its like.
     let mut rest: Vec<_> = before.measurements.iter().collect();
-    let pairs = now.measurements.iter().filter_map(|now| {
+    let pairs = now.measurements.iter().filter(|now| same_function || !rows::is_of_function(&now.name));
+    let pairs = pairs.filter_map(|now| {
         let before = rest.remove(rest.iter().position(|before| before.name == now.name)?);
         Some((now, before, now.cycles.as_ref()?, before.cycles.as_ref()?))
     });
@@ -62,7 +96,9 @@ pub fn with_baseline(now: &Report, before: &Report) -> Vec<Compared> {
 
 /// Whether all of the one are on the same side of all of the other.
 fn are_apart(one: &[u64], other: &[u64]) -> bool {
-    let above = |high: &[u64], low: &[u64]| high.iter().min() > low.iter().max();
+    let above = |high: &[u64], low: &[u64]| {
+        high.iter().min().zip(low.iter().max()).is_some_and(|(least, largest)| least > largest)
+    };
     above(one, other) || above(other, one)
 }
 
@@ -124,7 +160,7 @@ mod tests {
             let rounds: Vec<Printed> = rounds.iter().map(printed).collect();
             Report::new("1", vec![Run::of(Under::Slotpass, None, &rounds).unwrap()])
         };
-        with_baseline(&report(now), &report(before)).remove(0)
+        with_baseline(&report(now), &report(before)).compared.remove(0)
     }
 
     #[test]
@@ -159,8 +195,40 @@ mod tests {
             let run = Run::of(Under::Slotpass, None, &[Printed::read(text).unwrap()]);
             Report::new("1", vec![run.unwrap()])
         };
-        let medians =
-            with_baseline(&report(), &report()).into_iter().map(|of| (of.now, of.before, of.is_real));
+        let medians = with_baseline(&report(), &report())
+            .compared
+            .into_iter()
+            .map(|of| (of.now, of.before, of.is_real));
         assert_eq!(medians.collect::<Vec<_>>(), [(1000, 1000, false), (7, 7, false), (3000, 3000, false)]);
+    }
+
+    #[test]
+    fn rounds_that_are_not_known_are_no_reason_to_call_a_difference_real() {
+        assert!(are_apart(&[2], &[1]) && are_apart(&[1], &[2]) && !are_apart(&[1, 3], &[2]));
+        for (one, other) in [(&[][..], &[1][..]), (&[1], &[]), (&[], &[])] {
+            assert!(!are_apart(one, other), "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn of_another_function_only_what_does_not_depend_on_it_is_compared() {
+        let report = |function: Option<&str>, rate: u64| {
+            let text =
+                format!("bench-rate {rate}\nbench ecam-write cycles 5\nbench bar-read=0:16 cycles 7\n");
+            let run = Run::of(Under::Slotpass, function.map(str::to_owned), &[Printed::read(&text).unwrap()]);
+            Report::new("1", vec![run.unwrap()])
+        };
+        let one = "0000:01:00.0 in slot 0:8:0";
+        for (function, rate, functions, rates, names) in [
+            (Some("0000:01:00.0 in slot 0:9:0"), 1009, None, None, &["ecam-write", "bar-read=0:16"][..]),
+            (Some("sim:demo in slot 0:8:0"), 1000, Some(["0000:01:00.0", "sim:demo"]), None, &["ecam-write"]),
+            (None, 1020, Some(["0000:01:00.0", "none"]), Some([1000, 1020]), &["ecam-write"]),
+        ] {
+            let comparison = with_baseline(&report(Some(one), 1000), &report(function, rate));
+            let found: Vec<&str> = comparison.compared.iter().map(|of| of.name.as_str()).collect();
+            assert_eq!(found, names, "{function:?}");
+            let functions = functions.map(|both| both.map(str::to_owned));
+            assert_eq!((comparison.functions, comparison.rates), (functions, rates), "{function:?}");
+        }
     }
 }

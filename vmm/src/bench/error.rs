@@ -53,6 +53,12 @@ pub enum BenchError {
     /// Signals cannot be taken back from the machine.
     #[error("signals: {0}")]
     Signals(#[source] io::Error),
+    /// An option with an open file.
+    #[error(
+        "{0}: a bench opens its functions once for each guest that it starts, and cannot use a file that was opened for it; \
+         name the function by its address, and leave out --iommufd or give auto, on or off"
+    )]
+    HandedOver(String),
     /// The user wants it no more.
     #[error("ended by {0}")]
     Asked(&'static str),

@@ -34,15 +34,17 @@ fn class(under: Under) -> &'static str {
     }
 }
 
-/// The samples of a measurement of slotpass' under each; the floor's where it is a single thing.
-fn beside<'a>(report: &'a Report, name: &str) -> Vec<(&'a Run, &'a Samples)> {
+/// The samples of the measurement at `at` of slotpass' under each; the floor's where it is a single thing.
+fn beside<'a>(report: &'a Report, own: &Run, at: usize) -> Vec<(&'a Run, &'a Samples)> {
     let of_run = |run: &'a Run| {
-        let name = match (run.under, rows::find(name).map(|row| row.floor)) {
-            (Under::Floor, Some([single])) => single,
-            (Under::Floor, _) => return None,
-            _ => name,
+        let samples = match run.under {
+            Under::Floor => match rows::find(&own.measurements.get(at)?.name)?.floor {
+                [single] => run.samples(single)?,
+                _ => return None,
+            },
+            _ => run.beside(own, at)?.cycles.as_ref()?,
         };
-        Some((run, run.samples(name)?))
+        Some((run, samples))
     };
     report.runs.iter().filter_map(of_run).collect()
 }
@@ -57,8 +59,8 @@ pub fn page(report: &Report) -> String {
         escaped(function)
     );
     page += &environment(report);
-    let measurements = own.map(|run| run.measurements.as_slice()).unwrap_or_default();
-    for measurement in measurements {
+    for (own, at) in own.into_iter().flat_map(|own| (0..own.measurements.len()).map(move |at| (own, at))) {
+        let Some(measurement) = own.measurements.get(at) else { continue };
         let what = rows::find(&measurement.name).map_or("", |row| row.what);
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -72,7 +74,7 @@ pub fn page(report: &Report) -> String {
                 let _ = writeln!(page, "<p>absent: {}</p>", escaped(why));
             }
             None => {
-                let samples = beside(report, &measurement.name);
+                let samples = beside(report, own, at);
                 page += &histogram(&samples);
                 page += &figures(&samples);
             }
@@ -248,5 +250,16 @@ mod tests {
         for foreign in ["<script", "http:", "https:", "src=", "url("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn what_was_measured_twice_has_its_own_figures() {
+        let text = "bench-rate 1000\nbench pio-read cycles 1111\nbench pio-read cycles 2222\n";
+        let page = page(&Report::new("1.0", vec![run(Under::Slotpass, text)]));
+        assert_eq!(
+            (page.matches("<td>1111 (").count(), page.matches("<td>2222 (").count()),
+            (5, 5),
+            "{page}"
+        );
     }
 }

@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `rows.rs` | what is measured, and what of the floor stands beside it |
 //! | `own.rs`, `floor.rs`, `qemu.rs` | who runs the guest |
+//! | `child.rs` | programs that are run for that |
 //! | `printed.rs`, `samples.rs` | what the guest prints |
 //! | `report.rs`, `environment.rs` | all that was found out, as a file |
 //! | `compare.rs` | which differences from an earlier file are real |
 //! | `table.rs`, `html.rs` | for people |
 
+mod child;
 pub mod compare;
 pub mod environment;
 pub mod error;
@@ -32,7 +34,7 @@ pub use report::{Report, Run, Under};
 use rows::{Chosen, ROWS};
 
 use crate::machine::UseIommufd;
-use crate::slot_map::Assignment;
+use crate::slot_map::{Assignment, DeviceName};
 
 /// Samples of each measurement that the guest can take.
 pub const ITERATIONS: RangeInclusive<u32> = 1..=65536;
@@ -83,9 +85,24 @@ impl Bench {
         printed
     }
 
+    /// A descriptor that was handed over is taken by the first guest, and there are more.
+    fn check(&self) -> Result<(), BenchError> {
+        let files = self.assignments.iter().filter(|assignment| match &assignment.device {
+            DeviceName::Host(name) => name.starts_with("fd:"),
+            DeviceName::Simulated(_) | DeviceName::Ppt(_) => false,
+        });
+        let file = files.map(|assignment| format!("--slot {assignment}")).next();
+        let iommufd = match self.iommufd {
+            UseIommufd::File(fd) => Some(format!("--iommufd fd:{fd}")),
+            UseIommufd::Auto | UseIommufd::On | UseIommufd::Off => None,
+        };
+        file.or(iommufd).map_or(Ok(()), |option| Err(BenchError::HandedOver(option)))
+    }
+
     /// Measures in rounds, in each under all of them in turn, so that what the host does meanwhile meets all alike.
     /// `slotpass` is this program's version.
     pub fn run(&self, slotpass: &str) -> Result<Report, BenchError> {
+        self.check()?;
         let first = self.assignments.first();
         let slot = first.map_or_else(|| qemu::SLOT.to_owned(), |assignment| assignment.slot.to_string());
         let mut rounds = Rounds::default();

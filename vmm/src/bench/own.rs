@@ -9,7 +9,7 @@ use crate::control::Stop;
 use crate::machine::{self, Description, EventPolicy, Image, UseIommufd};
 use crate::memory::{Backing, RamSize};
 use crate::port_options::PortOptions;
-use crate::signals;
+use crate::signals::HeldBack;
 use crate::slot_map::Assignment;
 use crate::vcpu_options::VcpuOptions;
 
@@ -19,8 +19,8 @@ const MEMORY: u64 = 64 << 20;
 /// Runs the guest to its end with these functions, and gives what it sent by its serial port.
 pub fn run(words: String, assignments: Vec<Assignment>, iommufd: UseIommufd) -> Result<String, BenchError> {
     let (console, other) = UnixStream::pair().map_err(BenchError::Console)?;
-    // The machine does so too, but here is a thread before it.
-    signals::prepare().map_err(BenchError::Signals)?;
+    // The machine does so too, but here is a thread before it; and what is run beside it is ended by them as usual.
+    let _signals = HeldBack::new().map_err(BenchError::Signals)?;
     let text = GuestText::from(other).map_err(BenchError::Console)?;
     let description = Description {
         image: Image::Embedded { name: "bench", bytes: guest::BENCH },
@@ -43,8 +43,6 @@ pub fn run(words: String, assignments: Vec<Assignment>, iommufd: UseIommufd) -> 
         running: None,
     };
     let outcome = machine::run(&description);
-    // The machine has taken them over; what else is run is ended by them as usual.
-    signals::unblock().map_err(BenchError::Signals)?;
     // With the last descriptor of the guest's end of the console the reader comes to its end.
     drop(description);
     let text = GuestText::of(text)?;

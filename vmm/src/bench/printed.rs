@@ -37,6 +37,14 @@ pub enum PrintedError {
         /// What is wrong with them.
         source: SamplesError,
     },
+    /// Another run printed something else.
+    #[error("of its runs one printed {one} where another printed {other}")]
+    Unlike {
+        /// A measurement's name, or that there was none.
+        one: String,
+        /// The same of another run.
+        other: String,
+    },
     /// It has not come as far as to print anything.
     #[error("it printed no measurement{}", last_line(.0))]
     Nothing(String),

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use passthru::host::vfio::{OpenError, sysfs};
 
+use super::child::{Ending, Running};
 use super::error::BenchError;
 use super::guest_text::GuestText;
 use crate::host::physical_path::{self, PathError};
+use crate::signals::HeldBack;
 use crate::slot_map::{Assignment, DeviceName};
 
 /// Looked for in `PATH`.
@@ -67,6 +69,8 @@ pub fn function(assignment: Option<&Assignment>) -> String {
 
 /// Runs the guest to its end with that function, and gives what it sent by its serial port.
 pub fn run(words: &str, assignment: Option<&Assignment>) -> Result<String, BenchError> {
+    // Before the file, which is gone before one of them can end this program.
+    let signals = HeldBack::new().map_err(BenchError::Signals)?;
     let mut image = tempfile::Builder::new().suffix(".elf").tempfile().map_err(QemuError::Image)?;
     image.write_all(guest::BENCH).map_err(QemuError::Image)?;
     let mut command = Command::new(PROGRAM);
@@ -76,7 +80,7 @@ pub fn run(words: &str, assignment: Option<&Assignment>) -> Result<String, Bench
     command.args(["-display", "none", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.arg("-kernel").arg(image.path()).args(["-append", words]).arg("-device").arg(device(assignment)?);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    run_to_end(command)
+    run_to_end(command, &signals)
 }
 
 fn device(assignment: Option<&Assignment>) -> Result<String, QemuError> {
@@ -89,11 +93,8 @@ fn device(assignment: Option<&Assignment>) -> Result<String, QemuError> {
     })
 }
 
-fn run_to_end(mut command: Command) -> Result<String, BenchError> {
-    let mut child = command.spawn().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => QemuError::Absent,
-        _ => QemuError::Process(source),
-    })?;
+fn run_to_end(mut command: Command, signals: &HeldBack) -> Result<String, BenchError> {
+    let mut child = start(&mut command)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let text = stdout.map(GuestText::from).transpose().map_err(BenchError::Console)?;
     let said = stderr.map(GuestText::from).transpose().map_err(BenchError::Console)?;
@@ -102,21 +103,29 @@ fn run_to_end(mut command: Command) -> Result<String, BenchError> {
         match child.try_wait().map_err(QemuError::Process)? {
             Some(status) => break status,
             None if begin.elapsed() > LONGEST_RUN => {
-                // It may have ended just now.
-                let _ = child.kill();
-                let _ = child.wait();
                 return Err(QemuError::TooLong(LONGEST_RUN.as_secs()).into());
             }
             None => thread::sleep(NAP),
         }
+        if let Some(by) = signals.taken() {
+            return Err(BenchError::Asked(by));
+        }
     };
     let text = text.map(GuestText::of).transpose()?.unwrap_or_default();
-    // Of a guest that ended by the exit port, its own text says why.
-    if status.success() || text.lines().any(|line| line.starts_with("bench-rate ")) {
+    // A guest that has come to its end turns the power off; one that failed says why, and ends by the exit port.
+    if status.success() || text.lines().any(|line| line.starts_with("FAIL ")) {
         return Ok(text);
     }
     let said = said.map(GuestText::of).transpose()?.unwrap_or_default();
     Err(QemuError::Ended { status, said: said.trim().chars().take(LONGEST_MESSAGE).collect() }.into())
+}
+
+/// Starts QEMU, which is gone when what this gives is dropped.
+fn start(command: &mut Command) -> Result<Running, QemuError> {
+    Running::start(command, Ending::Killed).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => QemuError::Absent,
+        _ => QemuError::Process(source),
+    })
 }
 
 #[cfg(test)]
@@ -126,21 +135,28 @@ mod tests {
     fn error_of(script: &str) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        run_to_end(command).unwrap_err().to_string()
+        run_to_end(command, &HeldBack::new().unwrap()).unwrap_err().to_string()
     }
 
     #[test]
     fn what_it_says_before_the_guest_runs_is_told() {
         let error = error_of("echo bios; echo no such device >&2; exit 1");
         assert_eq!(error, "qemu-system-x86_64 ended with exit status: 1: no such device");
-        let absent = run_to_end(Command::new("no-such-program")).unwrap_err().to_string();
+        let absent = start(&mut Command::new("no-such-program")).unwrap_err().to_string();
         assert!(absent.contains("there is no qemu-system-x86_64 in PATH"), "{absent}");
     }
 
     #[test]
-    fn what_the_guest_says_is_read_however_it_ends() {
+    fn what_a_guest_says_that_failed_is_read() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo bench-rate 7; echo FAIL; exit 3"]).stdout(Stdio::piped());
-        assert_eq!(run_to_end(command).unwrap(), "bench-rate 7\nFAIL\n");
+        command.args(["-c", "echo bench-rate 7; echo FAIL bench: x; exit 3"]).stdout(Stdio::piped());
+        let text = run_to_end(command, &HeldBack::new().unwrap()).unwrap();
+        assert_eq!(text, "bench-rate 7\nFAIL bench: x\n");
+    }
+
+    #[test]
+    fn half_of_what_a_guest_has_to_say_is_not_taken_for_all() {
+        let error = error_of("echo bench-rate 7; echo bench empty cycles 7; echo lost >&2; kill -SEGV $$");
+        assert!(error.contains("SIGSEGV") && error.ends_with(": lost"), "{error}");
     }
 }

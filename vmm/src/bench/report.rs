@@ -98,8 +98,14 @@ impl Run {
         let mut rates: Vec<u64> = rounds.iter().map(|printed| printed.rate).collect();
         rates.sort_unstable();
         let rate = rates.get(rates.len() / 2).copied().unwrap_or(1);
-        let count = rounds.iter().map(|printed| printed.measured.len()).min().unwrap_or(0);
+        let count = rounds.iter().map(|printed| printed.measured.len()).max().unwrap_or(0);
         let measurements = (0..count).map(|at| {
+            let mut names = rounds.iter().map(|printed| printed.measured.get(at).map(|(name, _)| name));
+            let first = names.next().flatten();
+            if let Some(other) = names.find(|other| *other != first) {
+                let said = |name: Option<&String>| name.map_or_else(|| "nothing".to_owned(), String::clone);
+                return Err(PrintedError::Unlike { one: said(first), other: said(other) });
+            }
             let of_rounds: Vec<&(String, Measured)> =
                 rounds.iter().filter_map(|printed| printed.measured.get(at)).collect();
             Measurement::of(&of_rounds, rate)
@@ -108,9 +114,16 @@ impl Run {
         Ok(Run { under, function, cycles_per_microsecond: rate, measurements })
     }
 
-    /// The samples of a measurement, if it was made.
+    /// The samples of a measurement, if it was made; of one that was made more than once, the first's.
     pub fn samples(&self, name: &str) -> Option<&Samples> {
         self.measurements.iter().find(|m| m.name == name)?.cycles.as_ref()
+    }
+
+    /// What stands in this run beside the measurement at `at` of another: the same, made as often before.
+    pub fn beside(&self, other: &Run, at: usize) -> Option<&Measurement> {
+        let name = &other.measurements.get(at)?.name;
+        let earlier = other.measurements.iter().take(at).filter(|of| of.name == *name).count();
+        self.measurements.iter().filter(|of| of.name == *name).nth(earlier)
     }
 }
 
@@ -174,9 +187,9 @@ impl Report {
     pub fn new(slotpass: &str, runs: Vec<Run>) -> Report {
         let environment = Environment::here();
         let mut report = Report { format: FORMAT, slotpass: slotpass.to_owned(), environment, runs };
-        let own = report.run(Under::Slotpass).map(|run| run.measurements.as_slice()).unwrap_or_default();
+        let count = report.run(Under::Slotpass).map_or(0, |run| run.measurements.len());
         let ratios: Vec<_> =
-            own.iter().map(|m| (report.ratio_to_floor(&m.name), report.ratio_to_qemu(&m.name))).collect();
+            (0..count).map(|at| (report.ratio_to_floor(at), report.ratio_to_qemu(at))).collect();
         let own = report.runs.iter_mut().find(|run| run.under == Under::Slotpass);
         let measurements = own.into_iter().flat_map(|run| &mut run.measurements);
         for (measurement, (to_floor, to_qemu)) in measurements.zip(ratios) {
@@ -191,9 +204,9 @@ impl Report {
     }
 
     /// How often slotpass' figure has the floor's in it, which is a sum where several things happen.
-    fn ratio_to_floor(&self, name: &str) -> Option<Ratio> {
-        let (figure, floor) = (self.run(Under::Slotpass)?.samples(name)?, self.run(Under::Floor)?);
-        let parts = rows::find(name)?.floor;
+    fn ratio_to_floor(&self, at: usize) -> Option<Ratio> {
+        let (own, floor) = (self.run(Under::Slotpass)?.measurements.get(at)?, self.run(Under::Floor)?);
+        let (figure, parts) = (own.cycles.as_ref()?, rows::find(&own.name)?.floor);
         let parts: Vec<Quantiles> =
             parts.iter().map(|part| Some(floor.samples(part)?.quantiles())).collect::<Option<_>>()?;
         let sum = |of: fn(&Quantiles) -> u64| parts.iter().map(of).sum();
@@ -201,9 +214,10 @@ impl Report {
     }
 
     /// How often slotpass' figure has QEMU's in it.
-    fn ratio_to_qemu(&self, name: &str) -> Option<Ratio> {
-        let qemu = self.run(Under::Qemu)?.samples(name)?.quantiles();
-        Ratio::of(self.run(Under::Slotpass)?.samples(name)?.quantiles(), (qemu.min, qemu.p50))
+    fn ratio_to_qemu(&self, at: usize) -> Option<Ratio> {
+        let own = self.run(Under::Slotpass)?;
+        let qemu = self.run(Under::Qemu)?.beside(own, at)?.cycles.as_ref()?.quantiles();
+        Ratio::of(own.measurements.get(at)?.cycles.as_ref()?.quantiles(), (qemu.min, qemu.p50))
     }
 
     /// Reads what `--json` wrote.
@@ -320,6 +334,39 @@ mod tests {
         assert_eq!(a.cycles.as_ref().unwrap().runs(), [(10, 4), (12, 2), (20, 3)]);
         assert_eq!(a.round_medians, [12, 20, 10]);
         assert_eq!((b.absent.as_deref(), &b.cycles), (Some("no"), &None));
+    }
+
+    #[test]
+    fn what_was_measured_twice_has_its_own_ratios() {
+        let run = |under, text: &str| Run::of(under, None, &[Printed::read(text).unwrap()]).unwrap();
+        let text = |one, other| {
+            format!(
+                "bench-rate 1\nbench pio-read cycles {one}\nbench empty cycles 7\nbench pio-read cycles {other}\n"
+            )
+        };
+        let runs = vec![
+            run(Under::Slotpass, &text(100, 300)),
+            run(Under::Floor, "bench-rate 1\nbench pio-read cycles 50\n"),
+            run(Under::Qemu, &text(400, 600)),
+        ];
+        let report = Report::new("1.0", runs);
+        let p50 = |ratio: Option<Ratio>| ratio.map(|ratio| ratio.p50);
+        let ratios = report.run(Under::Slotpass).unwrap().measurements.iter();
+        let ratios: Vec<_> = ratios.map(|m| (p50(m.to_floor), p50(m.to_qemu))).collect();
+        assert_eq!(ratios, [(Some(2.0), Some(0.25)), (None, Some(1.0)), (Some(6.0), Some(0.5))]);
+    }
+
+    #[test]
+    fn rounds_of_different_measurements_are_refused() {
+        for (other, message) in [
+            ("bench-rate 1\nbench a cycles 1\n", "one printed b where another printed nothing"),
+            ("bench-rate 1\nbench a cycles 1\nbench c cycles 1\n", "one printed b where another printed c"),
+        ] {
+            let rounds = ["bench-rate 1\nbench a cycles 1\nbench b cycles 1\n", other];
+            let run = Run::of(Under::Qemu, None, &rounds.map(|text| Printed::read(text).unwrap()));
+            let error = run.unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

@@ -61,6 +61,15 @@ pub fn find(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| name.split('=').next() == Some(row.name))
 }
 
+/// Where [`ROWS`] come to what is the function's own: its BARs, its interrupts, and what it takes to give it to a guest.
+const FIRST_OF_FUNCTION: &str = "bar-read";
+
+/// Whether the figures of this row are other ones with another function. What there is no row of is taken for such.
+pub fn is_of_function(name: &str) -> bool {
+    let mut before = ROWS.iter().take_while(|row| row.name != FIRST_OF_FUNCTION);
+    !before.any(|row| name.split('=').next() == Some(row.name))
+}
+
 /// A measurement that somebody asks for: a word for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen(String);

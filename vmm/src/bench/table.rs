@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::compare::Compared;
+use super::compare::{Compared, Comparison};
 use super::environment::Environment;
 use super::report::{Measurement, Ratio, Report, Run, Under};
 use super::samples::Quantiles;
@@ -92,7 +92,8 @@ fn table(report: &Report, run: &Run) -> String {
 }
 
 /// What has changed since a baseline.
-pub fn compared(compared: &[Compared], now: &Environment, before: &Environment) -> String {
+pub fn compared(comparison: &Comparison, now: &Environment, before: &Environment) -> String {
+    let Comparison { compared, functions, rates } = comparison;
     let real: Vec<&Compared> = compared.iter().filter(|difference| difference.is_real).collect();
     let mut text =
         format!("Of {} measurements that the baseline has too, {} differ\n", compared.len(), real.len());
@@ -104,6 +105,15 @@ pub fn compared(compared: &[Compared], now: &Environment, before: &Environment) 
             vec![name.clone(), before.to_string(), now.to_string(), change]
         }));
         text += &columns(&rows);
+    }
+    if let Some([here, there]) = functions {
+        let _ = writeln!(
+            text,
+            "function: {here}; in the baseline: {there}; measurements that depend on it were left out"
+        );
+    }
+    if let Some([here, there]) = rates {
+        let _ = writeln!(text, "cycles in a microsecond: {here}; in the baseline: {there}");
     }
     for (name, here, there) in now.differences(before) {
         let shown = |value: &str| if value.is_empty() { "absent".to_owned() } else { value.to_owned() };
@@ -143,11 +153,21 @@ msix-read: absent, no MSI-X";
     fn only_real_differences_are_told() {
         let of = |name: &str, now, is_real| Compared { name: name.to_owned(), now, before: 1000, is_real };
         let here = Environment { governor: Some("performance".to_owned()), ..Environment::default() };
-        let text = compared(&[of("a", 1100, true), of("bc", 1001, false)], &here, &Environment::default());
+        let told = |functions, rates| {
+            let pairs = vec![of("a", 1100, true), of("bc", 1001, false)];
+            compared(&Comparison { compared: pairs, functions, rates }, &here, &Environment::default())
+        };
+        let figures = "Of 2 measurements that the baseline has too, 1 differ\n   p50 before   now   change\n\
+                       a        1000  1100  +10.0 %\n";
+        let governor = "governor: performance; in the baseline: absent\n";
+        assert_eq!(told(None, None), format!("{figures}{governor}"));
+        let functions = ["0000:01:00.0", "sim:demo"].map(str::to_owned);
         assert_eq!(
-            text,
-            "Of 2 measurements that the baseline has too, 1 differ\n   p50 before   now   change\n\
-             a        1000  1100  +10.0 %\ngovernor: performance; in the baseline: absent\n"
+            told(Some(functions), Some([2000, 2100])),
+            format!(
+                "{figures}function: 0000:01:00.0; in the baseline: sim:demo; measurements that depend on it were left \
+                 out\ncycles in a microsecond: 2000; in the baseline: 2100\n{governor}"
+            )
         );
     }
 }
