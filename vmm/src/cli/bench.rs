@@ -1,13 +1,13 @@
 //! `slotpass bench`.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::exit;
+use super::written_last::{WrittenLast, WrittenLastError};
 use crate::bench::report::BaselineError;
 use crate::bench::rows::Chosen;
 use crate::bench::{Bench, BenchError, ITERATIONS, Report, compare, html, table};
@@ -68,8 +68,8 @@ enum Error {
     Log(#[from] super::run::RunError),
     #[error(transparent)]
     Baseline(#[from] BaselineError),
-    #[error("{}: {source}", .path.display())]
-    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Page(#[from] WrittenLastError),
     #[error("stdout: {0}")]
     Output(io::Error),
 }
@@ -89,7 +89,7 @@ fn measured(arguments: Arguments, verbose: u8) -> Result<(), Error> {
     super::run::start_log(None, verbose)?;
     // What is wrong with the files is said before anything takes time.
     let baseline = arguments.baseline.as_deref().map(Report::read).transpose()?;
-    let page = arguments.html.as_deref().map(|path| Ok::<_, Error>((path, create(path)?))).transpose()?;
+    let page = arguments.html.as_deref().map(WrittenLast::new).transpose()?;
     let bench = Bench {
         assignments: match arguments.slots {
             slots if slots.is_empty() => "0:8:0=sim:demo".parse().into_iter().collect(),
@@ -102,10 +102,6 @@ fn measured(arguments: Arguments, verbose: u8) -> Result<(), Error> {
         qemu: arguments.against == Some(Against::Qemu),
     };
     let report = bench.run(super::VERSION)?;
-    if let Some((path, mut file)) = page {
-        let written = file.write_all(html::page(&report).as_bytes());
-        written.map_err(|source| Error::Write { path: path.to_owned(), source })?;
-    }
     let compared = baseline.map(|baseline| {
         let compared = compare::with_baseline(&report, &baseline);
         table::compared(&compared, &report.environment, &baseline.environment)
@@ -117,11 +113,10 @@ fn measured(arguments: Arguments, verbose: u8) -> Result<(), Error> {
         if let Some(compared) = compared {
             let _ = io::stderr().write_all(compared.as_bytes());
         }
-        return Ok(());
+    } else {
+        let text = table::text(&report) + &compared.unwrap_or_default();
+        super::slots::print(&text).map_err(Error::Output)?;
     }
-    super::slots::print(&(table::text(&report) + &compared.unwrap_or_default())).map_err(Error::Output)
-}
-
-fn create(path: &Path) -> Result<File, Error> {
-    File::create(path).map_err(|source| Error::Write { path: path.to_owned(), source })
+    // The figures are there even if the page cannot be written.
+    page.map_or(Ok(()), |page| Ok(page.write(html::page(&report).as_bytes())?))
 }

@@ -16,6 +16,7 @@ mod run;
 mod show;
 mod slots;
 mod vms;
+mod written_last;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

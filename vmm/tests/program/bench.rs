@@ -1,8 +1,13 @@
 //! `slotpass bench`, with the simulated function.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::{Slotpass, needs_kvm};
+use crate::support::{Running, Slotpass, needs_kvm};
 
 fn bench(arguments: &str) -> Slotpass {
     Slotpass::new().args(["bench"]).args(arguments.split_whitespace())
@@ -17,7 +22,8 @@ fn table<'a>(stdout: &'a str, under: &str) -> Vec<Vec<&'a str>> {
 #[test]
 fn every_row_has_its_figures_and_its_ratio_to_the_floor() {
     needs_kvm!();
-    let (ended, page) = bench("--floor --iterations 2 --html page.html").end_and_read("page.html");
+    let run = bench("--floor --iterations 2 --html page.html").file("page.html", "of an earlier bench");
+    let (ended, page) = run.end_and_read("page.html");
     let ended = ended.expect_code(0).expect_silent_stderr();
     let rows = table(&ended.stdout, "Under slotpass, sim:demo in slot 0:8:0, ");
     assert_eq!(rows.len(), 25, "{ended}");
@@ -74,6 +80,9 @@ fn what_cannot_be_measured_is_said_before_anything_is() {
     run("--baseline not-there").expect_refusal(&["baseline not-there", "No such file"]);
     run("--baseline /dev/zero").expect_refusal(&["baseline /dev/zero", "not a regular file"]);
     run("--html not-there/page.html").expect_refusal(&["not-there/page.html", "No such file"]);
+    run("--slot 0:8:0=sim:demo --slot 0:9:0=fd:7")
+        .expect_refusal(&["--slot 0:9:0=fd:7", "once for each guest"]);
+    run("--iommufd fd:7").expect_refusal(&["--iommufd fd:7", "once for each guest"]);
     run("--only empty,emtpy").expect_refusal(&["no measurement 'emtpy'", "empty-port"]);
     run("--iterations 65537").expect_refusal(&["65537", "65536"]);
     run("--against xen").expect_refusal(&["xen", "qemu"]);
@@ -84,6 +93,66 @@ fn without_qemu_there_is_nothing_to_compare_with() {
     let mut run = bench("--against qemu --iterations 1");
     run.command().env("PATH", "/nonexistent");
     run.end().expect_refusal(&["there is no qemu-system-x86_64 in PATH"]);
+}
+
+#[test]
+fn a_bench_that_fails_leaves_an_earlier_page_as_it_was() {
+    let mut run =
+        bench("--against qemu --iterations 1 --html page.html").file("page.html", "of an earlier bench");
+    run.command().env("PATH", "/nonexistent");
+    let (ended, page) = run.end_and_read("page.html");
+    ended.expect_refusal(&["there is no qemu-system-x86_64"]);
+    assert_eq!(page, "of an earlier bench");
+}
+
+/// A bench while a program runs that is called as QEMU and does not end; and that program's number.
+fn in_qemus_turn() -> (Running, String) {
+    let run =
+        bench("--against qemu --iterations 1").file(PROGRAM, "#!/bin/sh\necho $$ >pid\nexec sleep 1000\n");
+    let mut run = run.file("pid", "");
+    fs::set_permissions(run.path(PROGRAM), Permissions::from_mode(0o755)).unwrap();
+    let folder = run.path("");
+    fs::create_dir(run.path("temporary")).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let temporary = run.path("temporary");
+    run.command().env("PATH", path).env("TMPDIR", temporary);
+    let mut running = run.start();
+    let pid = running.path("pid");
+    let read = || fs::read_to_string(&pid).unwrap();
+    running.wait_until(|| read().ends_with('\n'));
+    (running, read().trim().to_owned())
+}
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// It has ended, even if nobody has waited for it yet.
+fn has_ended(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn asked_to_end_in_qemus_turn_it_leaves_nothing() {
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
+        let (running, pid) = in_qemus_turn();
+        assert!(!has_ended(&pid));
+        assert_eq!(fs::read_dir(running.path("temporary")).unwrap().count(), 1, "the guest's image");
+        running.signal(signal);
+        let (ended, folder) = running.end_in_folder();
+        assert!(has_ended(&pid), "{ended}");
+        assert_eq!(fs::read_dir(folder.path().join("temporary")).unwrap().count(), 0, "{ended}");
+        ended.expect_refusal(&["ended by SIG"]);
+    }
+}
+
+#[test]
+fn killed_in_qemus_turn_it_leaves_no_qemu() {
+    let (running, pid) = in_qemus_turn();
+    running.signal(libc::SIGKILL);
+    running.end().expect_signal(libc::SIGKILL);
+    // If it were left, this would wait until the harness gives up.
+    while !has_ended(&pid) {
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[test]
