@@ -120,11 +120,24 @@ impl Function {
 
     /// The memory BAR, mapped. Decode must be on for it to answer.
     pub fn memory_bar(&self, index: u8) -> Check<Window> {
-        match self.bars()[usize::from(index)] {
-            Some(bar) if bar.kind != Kind::Io && bar.address != 0 => {
-                Ok(Window::device(bar.address, bar.size))
-            }
-            Some(bar) if bar.kind != Kind::Io => fail!("BAR{index} has no address"),
+        let bar = self.placed_memory_bar(index)?;
+        Ok(Window::device(bar.address, bar.size))
+    }
+
+    /// A part of the memory BAR, mapped without the rest, which may be more than there are page tables for.
+    pub fn memory_bar_part(&self, index: u8, offset: u64, length: u64) -> Check<Window> {
+        let bar = self.placed_memory_bar(index)?;
+        if !offset.checked_add(length).is_some_and(|end| end <= bar.size) {
+            fail!("{offset:#x}+{length:#x} in BAR{index}, which has {:#x} bytes", bar.size);
+        }
+        Ok(Window::device(bar.address + offset, length))
+    }
+
+    /// The memory BAR, which has an address.
+    pub fn placed_memory_bar(&self, index: u8) -> Check<Bar> {
+        match self.bars().get(usize::from(index)) {
+            Some(Some(bar)) if bar.kind != Kind::Io && bar.address != 0 => Ok(*bar),
+            Some(Some(bar)) if bar.kind != Kind::Io => fail!("BAR{index} has no address"),
             _ => fail!("BAR{index} is not a memory BAR"),
         }
     }

@@ -43,10 +43,7 @@ impl<'a> MsiX<'a> {
         let (vectors, table, pending) = describe(function, capability);
         let window = |place: Place, length: u64| {
             ensure!(place.bar < 6, "MSI-X structure in BAR{}", place.bar);
-            let bar = function.memory_bar(place.bar)?;
-            let end = place.offset + length;
-            ensure!(end <= bar.length(), "MSI-X structure reaches {end:#x} in BAR{}", place.bar);
-            Ok(bar.part(place.offset, length))
+            function.memory_bar_part(place.bar, place.offset, length)
         };
         Ok(Self {
             function,

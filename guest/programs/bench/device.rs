@@ -1,5 +1,6 @@
 //! The slot's function itself: its BARs, and what it is known to be.
 
+use runtime::bar::Bar;
 use runtime::capability;
 use runtime::command_line::number;
 use runtime::function::Function;
@@ -29,11 +30,9 @@ fn named(function: &Function, value: &str) -> Result<Window, Why> {
 }
 
 fn dword(function: &Function, bar: u8, offset: u64) -> Result<Window, Why> {
-    match function.memory_bar(bar) {
-        Ok(window) if offset.checked_add(4).is_some_and(|end| end <= window.length()) => {
-            Ok(window.part(offset, 4))
-        }
-        Ok(window) => absent!("BAR{bar} has {:#x} bytes", window.length()),
+    // The rest of it is not mapped, and may be large.
+    match function.memory_bar_part(bar, offset, 4) {
+        Ok(window) => Ok(window),
         Err(why) => absent!("{why}"),
     }
 }
@@ -49,15 +48,15 @@ fn mapped(function: &Function) -> Result<Window, Why> {
         place.bar == bar && place.offset < page + PAGE && page < place.offset + length
     };
     for bar in 0..6 {
-        let Ok(window) = function.memory_bar(bar) else { continue };
+        let Ok(Bar { size, .. }) = function.placed_memory_bar(bar) else { continue };
         let of_tables = |page: u64| {
             msix.is_some_and(|(vectors, table, pending)| {
                 holds(table, u64::from(vectors) * MSIX_ENTRY, bar, page)
                     || holds(pending, u64::from(vectors).div_ceil(64) * 8, bar, page)
             })
         };
-        if let Some(page) = (0..window.length()).step_by(PAGE as usize).find(|&page| !of_tables(page)) {
-            return Ok(window.part(page, 4));
+        if let Some(page) = (0..size).step_by(PAGE as usize).find(|&page| !of_tables(page)) {
+            return dword(function, bar, page);
         }
     }
     absent!("{} has no memory BAR with registers of its own", function.slot())
