@@ -10,7 +10,7 @@ use passthru::host::ppt::sys::Sys;
 use passthru::host::ppt::{self, PptFunction};
 use passthru::host::simulated::SimulatedFunction;
 use passthru::host::vfio::sysfs::SysfsFunction;
-use passthru::host::vfio::{Interface, Ioas, OpenError, VfioFunction};
+use passthru::host::vfio::{Interface, Ioas, Mapped, OpenError, VfioFunction};
 use passthru::host::{HostFunction, Report};
 use passthru::pci::{HostAddress, Slot};
 use passthru::ports::Ports;
@@ -115,6 +115,11 @@ impl Hosts {
     /// Where functions named `/dev/pptN` are.
     pub fn ppt(&self) -> Option<&dyn PptHost> {
         self.ppt.as_deref()
+    }
+
+    /// How the guest's memory was mapped for functions of this host.
+    pub fn mapped(&self) -> Option<Mapped> {
+        self.ioas.lock().as_ref()?.mapped()
     }
 
     /// Opens these functions, those of this host all at once, or none. Gives them in their order.

@@ -244,6 +244,9 @@ impl Machine {
         }
         start.ends("functions");
         start.meanwhile("kernel", loading);
+        if let Some(mapped) = hosts.mapped() {
+            start.meanwhile("dma_map", mapped.time);
+        }
         let topology = Arc::new(functions::topology(&functions, &root_ports)?);
         root_ports.connect(&topology);
         let most = vm.kvm().get_nr_memslots() / ABSENT_SHARE;
