@@ -34,7 +34,9 @@ fn why(reason: Reason) -> &'static str {
         Reason::SubPage => "smaller than a page, which is not its own",
         Reason::MsixTable => "holds the MSI-X table",
         Reason::MsixPending => "holds MSI-X pending bits",
-        Reason::MsixShared => "holds MSI-X structures, and registers of the function's own beside them",
+        Reason::MsixShared => {
+            "holds MSI-X structures, and has room for registers of the function's own beside them"
+        }
         Reason::PendingUntold => "holds MSI-X pending bits, of which the host does not tell by itself",
         Reason::Asked => "holds MSI-X structures, and msix-page=trap asks for it",
         Reason::Limit => "the host allows no more mappings",
@@ -60,7 +62,9 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::MsixPending => {
             "shares its page with the MSI-X pending bits: polled, or registers beside them"
         }
-        Reason::MsixShared => "registers in the page of MSI-X structures, which should be theirs alone",
+        Reason::MsixShared => {
+            "registers in the page of MSI-X structures, in front of them or known (slotpass show)"
+        }
         Reason::PendingUntold => {
             "shares its page with MSI-X pending bits, for which the host is asked each time"
         }

@@ -56,7 +56,8 @@ pub enum Reason {
     MsixTable,
     /// The page holds MSI-X pending bits.
     MsixPending,
-    /// The page holds MSI-X structures and registers of the function's own, which the guest may read.
+    /// The page holds MSI-X structures and registers of the function's own, which the guest may read; or it may hold
+    /// some, since it does not begin with a structure.
     MsixShared,
     /// The page holds MSI-X pending bits, and the host does not tell of them as they change.
     PendingUntold,
@@ -90,7 +91,8 @@ pub struct MsixStructures {
 pub struct MsixReads {
     /// The guest sees MSI-X: there is something to read in them.
     pub shown: bool,
-    /// They hold registers of the function's own as well, against PCI 3.0 §6.8.2.
+    /// They hold registers of the function's own as well, against PCI 3.0 §6.8.2, and behind the structures too. Those in
+    /// front of them need not be known: what does not begin with a structure is taken to hold some.
     pub shared: bool,
     /// Reads of them are to exit.
     pub trap: bool,
@@ -99,7 +101,23 @@ pub struct MsixReads {
 /// Pages of a BAR that are not mapped.
 struct Kept {
     pages: Range<u64>,
+    /// The first byte of what is in them.
+    first: u64,
     what: What,
+}
+
+impl Kept {
+    /// Where what is said of these pages may change: the first of them may have something else in front, the others begin
+    /// with what is in them.
+    fn places(&self, page: u64) -> [u64; 3] {
+        let Range { start, end } = self.pages;
+        [start, start.saturating_add(page).min(end), end]
+    }
+
+    /// What is in these pages is there from byte `at` on, where one of them begins.
+    fn begins(&self, at: u64) -> bool {
+        self.first <= at
+    }
 }
 
 /// What is in such a page.
@@ -117,7 +135,8 @@ const MSIX_PAGE: u64 = 4096;
 /// Divides the BARs into pieces. All that can be mapped is mapped, except the pages that hold the MSI-X table, pending
 /// bits, or one of the ranges `quirks`, and except the expansion ROM; if the host allows fewer mappings than that takes,
 /// the smallest are trapped, first those that it can read and write in another way. The guest reads pages of the table and
-/// the pending bits without an exit, unless `reads` or the host speak against that.
+/// the pending bits without an exit, unless `reads` or the host speak against that, or something is in front of them: a
+/// function that keeps PCI 3.0 §6.8.2 has no reason to leave room there, and one that does not has its registers there.
 pub fn plan(
     bars: &[Bar],
     description: &Description,
@@ -146,8 +165,9 @@ pub fn plan(
     pieces
 }
 
-/// What becomes of pages that hold all of this; the reason against reads without an exit that says most is given.
-fn backing_of(what: &[What], reads: MsixReads, report: &Report) -> Backing {
+/// What becomes of pages that hold all of this, and begin with a structure or not; the reason against reads without an exit
+/// that says most is given.
+fn backing_of(what: &[What], begins: bool, reads: MsixReads, report: &Report) -> Backing {
     let structure = if what.contains(&What::Table) { Reason::MsixTable } else { Reason::MsixPending };
     if what.contains(&What::Quirk) {
         Backing::Trapped(Reason::Quirk)
@@ -155,7 +175,7 @@ fn backing_of(what: &[What], reads: MsixReads, report: &Report) -> Backing {
         Backing::Trapped(structure)
     } else if reads.trap {
         Backing::Trapped(Reason::Asked)
-    } else if reads.shared || report.granularity > MSIX_PAGE {
+    } else if reads.shared || !begins || report.granularity > MSIX_PAGE {
         Backing::Trapped(Reason::MsixShared)
     } else if what.contains(&What::Pending) && !report.keeps_pending {
         Backing::Trapped(Reason::PendingUntold)
@@ -220,7 +240,7 @@ fn plan_bar(
     let kept: Vec<Kept> = kept
         .iter()
         .filter(|(range, _)| range.bar == bar.index)
-        .map(|(range, what)| Kept { pages: pages(range, page, bar.size), what: *what })
+        .map(|(range, what)| Kept { pages: pages(range, page, bar.size), first: range.offset, what: *what })
         .filter(|kept| kept.pages.start < kept.pages.end)
         .collect();
     if bar.size < page {
@@ -238,16 +258,17 @@ fn plan_bar(
     }
 
     // Between two of these places everything is alike.
-    let mut places: Vec<u64> = kept.iter().flat_map(|kept| [kept.pages.start, kept.pages.end]).collect();
+    let mut places: Vec<u64> = kept.iter().flat_map(|kept| kept.places(page)).collect();
     places.extend([0, bar.size]);
     places.sort_unstable();
     places.dedup();
     for (start, end) in places.iter().copied().zip(places.iter().copied().skip(1)) {
-        let inside = kept.iter().filter(|kept| kept.pages.contains(&start)).map(|kept| kept.what);
-        let what: Vec<What> = inside.collect();
+        let inside = || kept.iter().filter(|kept| kept.pages.contains(&start));
+        let what: Vec<What> = inside().map(|kept| kept.what).collect();
+        let begins = inside().any(|kept| kept.begins(start));
         match what.as_slice() {
             [] => plan_plain(start..end, mappable, page, &mut push),
-            what => push(start..end, backing_of(what, reads, report)),
+            what => push(start..end, backing_of(what, begins, reads, report)),
         }
     }
 }

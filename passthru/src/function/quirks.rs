@@ -1,8 +1,8 @@
 //! What is known of single functions and not to be read from their registers: one table by vendor and device, each
 //! entry with its reason and where it is documented.
 //!
-//! Registers beside the MSI-X structures need an entry where the guest reads them: what it writes there is handed on for
-//! every function, but what it reads is zero.
+//! Registers behind the MSI-X structures of a page need an entry where the guest reads them: what it writes there is handed on
+//! for every function, but what it reads is zero. Those in front of the structures need none.
 
 use std::ops::RangeInclusive;
 

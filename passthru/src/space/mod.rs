@@ -109,13 +109,13 @@ impl AddressSpace {
     }
 
     /// Lets reads of a part of a function exit from now on, which took none before. When it returns, no vCPU reads the
-    /// memory that was there.
+    /// memory that was there, unless it could not be unmapped. The rest of the BAR, and the trap that has the writes, are
+    /// not touched: other vCPUs use them, and what they write at an instant without a trap would be lost.
     pub(crate) fn trap_reads(&self, owner: OwnerId, range: BarRange, reason: Reason) {
         let mut state = self.state.lock();
-        let Some(of) = state.owners.get_mut(&owner) else { return };
-        if of.trap_reads(range, reason) {
-            let placed: Vec<_> = state.layout.get(owner, range.bar).cloned().into_iter().collect();
-            self.carry_out(&mut state, Changes { remove: placed.clone(), add: placed, ..Changes::default() });
+        let State { owners, stuck, .. } = &mut *state;
+        if let Some(of) = owners.get_mut(&owner) {
+            of.trap_reads(range, reason, &*self.memory, stuck);
         }
     }
 

@@ -93,7 +93,16 @@ impl Owner {
 
     /// Unmaps a BAR, as far as that can be done.
     pub(super) fn unmap(&mut self, bar: u8, memory: &dyn MemoryPort, stuck: &mut Vec<Mapping>) {
-        let mapped: Vec<Mapping> = self.mapped.extract_if(.., |m| m.range.bar == bar).collect();
+        self.unmap_those(|mapping| mapping.range.bar == bar, memory, stuck);
+    }
+
+    fn unmap_those(
+        &mut self,
+        is_one: impl Fn(&Mapping) -> bool,
+        memory: &dyn MemoryPort,
+        stuck: &mut Vec<Mapping>,
+    ) {
+        let mapped: Vec<Mapping> = self.mapped.extract_if(.., |mapping| is_one(mapping)).collect();
         for mapping in mapped {
             if let Err(error) = mapping.unmap(memory) {
                 self.say(format_args!("{error}; the guest may reach it there until that succeeds"));
@@ -162,12 +171,20 @@ impl Owner {
         }
     }
 
-    /// Reads of this part exit from now on, wherever its BAR is, which took none before. False when they exit already.
-    pub(super) fn trap_reads(&mut self, range: BarRange, reason: Reason) -> bool {
+    /// Reads of this part exit from now on, wherever its BAR is, which took none before. The trap that has its writes has
+    /// them as well: nothing changes but that there is no mapping over it.
+    pub(super) fn trap_reads(
+        &mut self,
+        range: BarRange,
+        reason: Reason,
+        memory: &dyn MemoryPort,
+        stuck: &mut Vec<Mapping>,
+    ) {
         let piece = self.pieces.iter_mut().find(|piece| piece.range == range);
-        let Some(piece) = piece.filter(|piece| piece.backing.is_read_only()) else { return false };
+        let Some(piece) = piece.filter(|piece| piece.backing.is_read_only()) else { return };
         piece.backing = Backing::Trapped(reason);
-        true
+        self.exceptions.remove(&range);
+        self.unmap_those(|mapping| mapping.range == range, memory, stuck);
     }
 
     /// The function does not answer: whatever could be mapped of this BAR is trapped.

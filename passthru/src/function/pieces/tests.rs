@@ -48,11 +48,21 @@ fn with_msix(
     pages: MsixReads,
     change: impl FnOnce(&mut Report),
 ) -> Vec<String> {
+    with_table((0x2000, table_len), pending, pages, change)
+}
+
+/// The same with a table somewhere else.
+fn with_table(
+    (table, table_len): (u64, u64),
+    pending: u64,
+    pages: MsixReads,
+    change: impl FnOnce(&mut Report),
+) -> Vec<String> {
     let mut description = Description::default();
     description.bars[0] = Region { size: 0x10000, mappable: vec![0..0x10000], accessible: true };
     let bar = Bar { index: 0, kind: KIND, size: 0x10000 };
     let range = |offset, len| BarRange { bar: 0, offset, len };
-    let msix = MsixStructures { table: range(0x2000, table_len), pending: range(pending, 16) };
+    let msix = MsixStructures { table: range(table, table_len), pending: range(pending, 16) };
     let mut report = report();
     change(&mut report);
     texts(&plan(&[bar], &description, Some(&msix), pages, &[], &report))
@@ -127,6 +137,89 @@ fn reads_of_msix_pages_exit_only_for_a_reason() {
     }
 }
 
+/// PCI 3.0 §6.8.2 says no more than that other registers should not be there: Linux' pci-epf-test has the table at 0x80, behind
+/// its own.
+#[test]
+fn reads_of_a_page_exit_where_something_is_in_front_of_its_structures() {
+    let as_usual = |_: &mut Report| {};
+    for (name, table, pending, want) in [
+        (
+            "the table behind registers, with the pending bits",
+            (0x80, 0x200),
+            0x280,
+            vec!["0-1000 MsixShared", "1000-10000 mapped"],
+        ),
+        (
+            "pending bits first, then the table",
+            (0x2010, 0x80),
+            0x2000,
+            vec!["0-2000 mapped", "2000-3000 read MsixTable", "3000-10000 mapped"],
+        ),
+        (
+            "a gap between them",
+            (0x2800, 0x80),
+            0x2000,
+            vec!["0-2000 mapped", "2000-3000 read MsixTable", "3000-10000 mapped"],
+        ),
+        (
+            "pending bits behind registers, in a page of their own",
+            (0x2000, 0x80),
+            0x3800,
+            vec!["0-2000 mapped", "2000-3000 read MsixTable", "3000-4000 MsixShared", "4000-10000 mapped"],
+        ),
+        (
+            "a table that begins behind registers and goes on over the next pages",
+            (0x2ff0, 0x2000),
+            0x8000,
+            vec![
+                "0-2000 mapped",
+                "2000-3000 MsixShared",
+                "3000-5000 read MsixTable",
+                "5000-8000 mapped",
+                "8000-9000 read MsixPending",
+                "9000-10000 mapped",
+            ],
+        ),
+        (
+            "the same, with the pending bits in its first page",
+            (0x2800, 0x1000),
+            0x2400,
+            vec!["0-2000 mapped", "2000-3000 MsixShared", "3000-4000 read MsixTable", "4000-10000 mapped"],
+        ),
+        (
+            "a table that ends in the page of the pending bits",
+            (0x2000, 0x1080),
+            0x3100,
+            vec!["0-2000 mapped", "2000-4000 read MsixTable", "4000-10000 mapped"],
+        ),
+        (
+            "pending bits that end where the table begins",
+            (0x3010, 0x80),
+            0x2ff8,
+            vec!["0-2000 mapped", "2000-3000 MsixShared", "3000-4000 read MsixTable", "4000-10000 mapped"],
+        ),
+        (
+            "one entry in the last 16 bytes of a page",
+            (0x2ff0, 0x10),
+            0x8000,
+            vec![
+                "0-2000 mapped",
+                "2000-3000 MsixShared",
+                "3000-8000 mapped",
+                "8000-9000 read MsixPending",
+                "9000-10000 mapped",
+            ],
+        ),
+    ] {
+        assert_eq!(with_table(table, pending, SHOWN, as_usual), want, "{name}");
+    }
+    let behind = |reads, change: fn(&mut Report)| with_table((0x80, 0x200), 0x280, reads, change).remove(0);
+    let other = |_: &mut Report| {};
+    assert_eq!(behind(MsixReads { trap: true, ..SHOWN }, other), "0-1000 Asked");
+    assert_eq!(behind(MsixReads { shown: false, ..SHOWN }, other), "0-1000 MsixTable");
+    assert_eq!(behind(SHOWN, |report| report.keeps_pending = false), "0-1000 MsixShared");
+}
+
 #[test]
 fn what_is_mapped_and_what_is_not() {
     let all = |size| vec![0..size];
@@ -180,7 +273,8 @@ fn what_is_mapped_and_what_is_not() {
             shown(0x8000, &all(0x8000), Some((0x4000, 0x10, 0x1ff8, 0x10))),
             vec![
                 "0-1000 mapped",
-                "1000-3000 read MsixPending",
+                "1000-2000 MsixShared",
+                "2000-3000 read MsixPending",
                 "3000-4000 mapped",
                 "4000-5000 read MsixTable",
                 "5000-8000 mapped",

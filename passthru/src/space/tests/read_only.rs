@@ -92,15 +92,67 @@ fn reads_can_be_made_to_exit_for_good() {
     let id = guest.functions[0].0;
     let page = BarRange { bar: 0, offset: 0x1000, len: 0x1000 };
     guest.place(0, &[(0, Some(0))]);
-    for _ in 0..2 {
+    let calls = || guest.vmm.0.lock().calls;
+    for unmapped in [1, 0] {
+        let before = calls();
         guest.space.trap_reads(id, page, Reason::PendingUntold);
-        assert_eq!(guest.read(), []);
+        assert_eq!(calls() - before, unmapped, "nothing else of the BAR goes, not even for an instant");
+        assert_eq!(
+            (guest.read(), backing(&guest, 0x1000)),
+            (vec![], Backing::Trapped(Reason::PendingUntold))
+        );
         assert_eq!((guest.mapped().len(), guest.trapped()), (2, vec![(0x1000, 0x2000)]));
+        guest.check();
     }
     guest.space.trap_reads(id, BarRange { offset: 0, ..page }, Reason::PendingUntold);
     assert_eq!(backing(&guest, 0), Backing::Mapped, "it reaches the function itself");
     guest.place(0, &[(0, Some(0x10000))]);
     assert_eq!((guest.read(), backing(&guest, 0x1000)), (vec![], Backing::Trapped(Reason::PendingUntold)));
+}
+
+#[test]
+fn reads_are_made_to_exit_wherever_the_bar_is_and_whatever_became_of_it() {
+    let page = BarRange { bar: 0, offset: 0x1000, len: 0x1000 };
+    let give_up = |guest: &Guest| guest.space.trap_reads(guest.functions[0].0, page, Reason::PendingUntold);
+    let given_up = Backing::Trapped(Reason::PendingUntold);
+
+    let nowhere = Guest::new();
+    give_up(&nowhere);
+    assert_eq!(nowhere.vmm.0.lock().calls, 0);
+    nowhere.place(0, &[(0, Some(0))]);
+    assert_eq!(
+        (nowhere.read(), nowhere.trapped(), backing(&nowhere, 0x1000)),
+        (vec![], vec![(0x1000, 0x2000)], given_up)
+    );
+
+    let withdrawn = Guest::new();
+    withdrawn.place(0, &[(0, Some(0))]);
+    withdrawn.functions[0].1.there.store(false, Ordering::Relaxed);
+    assert!(withdrawn.space.withdraw_unanswered());
+    give_up(&withdrawn);
+    assert_eq!((withdrawn.mapped(), withdrawn.read(), withdrawn.trapped().len()), (vec![], vec![], 3));
+    assert_eq!(backing(&withdrawn, 0), Backing::Trapped(Reason::Unanswered));
+
+    let refused = Guest::new();
+    let from = refused.vmm.0.lock().calls;
+    refused.vmm.0.lock().fail = Some(from + 1..from + 2);
+    refused.place(0, &[(0, Some(0))]);
+    assert_eq!(backing(&refused, 0x1000), Backing::Trapped(Reason::Failed));
+    give_up(&refused);
+    assert_eq!(backing(&refused, 0x1000), given_up);
+
+    let stuck = Guest::new();
+    stuck.place(0, &[(0, Some(0))]);
+    fail(&stuck, 1);
+    give_up(&stuck);
+    stuck.check();
+    assert_eq!((stuck.read(), stuck.trapped()), (vec![(0x1000, 0x1000)], vec![(0x1000, 0x2000)]));
+    stuck.place(1, &[]);
+    assert_eq!((stuck.read(), stuck.mapped().len()), (vec![], 2), "with the next change");
+    for (id, _) in &stuck.functions {
+        stuck.space.remove(*id);
+    }
+    assert!(stuck.vmm.0.lock().is_empty());
 }
 
 #[test]
