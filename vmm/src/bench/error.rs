@@ -1,6 +1,7 @@
 //! Why nothing could be measured.
 
 use std::io;
+use std::path::PathBuf;
 
 use passthru::ports::PortError;
 
@@ -59,9 +60,34 @@ pub enum BenchError {
          name the function by its address, and leave out --iommufd or give auto, on or off"
     )]
     HandedOver(String),
+    /// A measurement without what it measures.
+    #[error("start-kernel needs --kernel FILE")]
+    NoKernel,
+    /// The same the other way round.
+    #[error("--kernel is for start-kernel, which --only leaves out")]
+    KernelLeftOut,
+    /// A kernel or its RAM disk.
+    #[error("{}: {source}", .path.display())]
+    KernelFile {
+        /// Which.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
     /// The user wants it no more.
     #[error("ended by {0}")]
     Asked(&'static str),
+    /// The image of a guest that is started by itself.
+    #[error("a file with a guest's image: {0}")]
+    Image(#[source] io::Error),
+    /// A program that is to start one.
+    #[error("starting a guest under {under}: {source}")]
+    Start {
+        /// Which VMM.
+        under: &'static str,
+        /// errno.
+        source: io::Error,
+    },
     /// QEMU.
     #[error(transparent)]
     Qemu(#[from] QemuError),

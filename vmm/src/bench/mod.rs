@@ -5,14 +5,17 @@
 //! |---|---|
 //! | `rows.rs` | what is measured, and what of the floor stands beside it |
 //! | `own.rs`, `floor.rs`, `qemu.rs` | who runs the guest |
-//! | `child.rs` | programs that are run for that |
+//! | `by_host.rs`, `start.rs`, `dma.rs` | what the host measures by itself |
+//! | `child.rs` | programs that are run for all that |
 //! | `printed.rs`, `samples.rs` | what the guest prints |
 //! | `report.rs`, `environment.rs` | all that was found out, as a file |
 //! | `compare.rs` | which differences from an earlier file are real |
 //! | `table.rs`, `html.rs` | for people |
 
+mod by_host;
 mod child;
 pub mod compare;
+mod dma;
 pub mod environment;
 pub mod error;
 pub mod floor;
@@ -24,14 +27,17 @@ pub mod qemu;
 pub mod report;
 pub mod rows;
 pub mod samples;
+pub mod start;
 pub mod table;
 
+use std::fs::File;
 use std::ops::RangeInclusive;
 
 pub use error::BenchError;
 use printed::Printed;
 pub use report::{Report, Run, Under};
-use rows::{Chosen, ROWS};
+use rows::{ByHost, Chosen, ROWS};
+use start::Kernel;
 
 use crate::machine::UseIommufd;
 use crate::slot_map::{Assignment, DeviceName};
@@ -52,8 +58,10 @@ pub struct Bench {
     pub iommufd: UseIommufd,
     /// Samples of each, of [`ITERATIONS`].
     pub iterations: u32,
-    /// All of [`ROWS`] if empty.
+    /// All of [`ROWS`] if empty, and what the host measures by itself.
     pub only: Vec<Chosen>,
+    /// Started as well, if it is among the measurements.
+    pub kernel: Option<Kernel>,
     /// The bare loop as well.
     pub floor: bool,
     /// QEMU as well.
@@ -70,23 +78,30 @@ struct Rounds {
 
 impl Bench {
     fn words(&self, slot: &str, iterations: u64, repeats: u64) -> String {
-        let names: Vec<String> = match self.only.as_slice() {
-            [] => ROWS.iter().map(|row| row.name.to_owned()).collect(),
-            only => only.iter().map(ToString::to_string).collect(),
-        };
+        let chosen = self.chosen();
+        let mut names: Vec<String> =
+            chosen.iter().filter(|chosen| chosen.by_host().is_none()).map(ToString::to_string).collect();
+        if names.is_empty() {
+            // For the rate of the time stamp counter, which the guest tells; without a name it makes all.
+            names.extend(ROWS.first().map(|row| row.name.to_owned()));
+        }
         format!("slot={slot} iterations={iterations} repeats={repeats} {}", names.join(" "))
     }
 
-    /// Names measurements as they were asked for, with the value: 64 vectors are something else than 256.
-    fn as_asked(&self, mut printed: Printed) -> Printed {
-        for ((name, _), chosen) in printed.measured.iter_mut().zip(&self.only) {
-            *name = chosen.to_string();
+    /// What is measured, in the order in which it is told, named as it was asked for: 64 vectors are something else than 256.
+    fn chosen(&self) -> Vec<Chosen> {
+        if !self.only.is_empty() {
+            return self.only.clone();
         }
-        printed
+        let kernel = self.kernel.as_ref().map(|_| ByHost::StartKernel);
+        let by_host = [Some(ByHost::Start), kernel, Some(ByHost::DmaMap)];
+        ROWS.iter().map(Chosen::from).chain(by_host.into_iter().flatten().map(Chosen::from)).collect()
     }
 
-    /// A descriptor that was handed over is taken by the first guest, and there are more.
+    /// What is wrong with what was asked for, before anything takes time.
     fn check(&self) -> Result<(), BenchError> {
+        self.check_kernel()?;
+        // A descriptor that was handed over is taken by the first guest, and there are more.
         let files = self.assignments.iter().filter(|assignment| match &assignment.device {
             DeviceName::Host(name) => name.starts_with("fd:"),
             DeviceName::Simulated(_) | DeviceName::Ppt(_) => false,
@@ -97,6 +112,22 @@ impl Bench {
             UseIommufd::Auto | UseIommufd::On | UseIommufd::Off => None,
         };
         file.or(iommufd).map_or(Ok(()), |option| Err(BenchError::HandedOver(option)))
+    }
+
+    fn check_kernel(&self) -> Result<(), BenchError> {
+        let is_chosen = self.chosen().iter().any(|chosen| chosen.by_host() == Some(ByHost::StartKernel));
+        match &self.kernel {
+            None if is_chosen => Err(BenchError::NoKernel),
+            Some(_) if !is_chosen => Err(BenchError::KernelLeftOut),
+            None => Ok(()),
+            Some(Kernel { kernel, initrd, .. }) => {
+                let mut files = [kernel].into_iter().chain(initrd);
+                files.try_for_each(|path| match File::open(path) {
+                    Ok(_) => Ok(()),
+                    Err(source) => Err(BenchError::KernelFile { path: path.clone(), source }),
+                })
+            }
+        }
     }
 
     /// Measures in rounds, in each under all of them in turn, so that what the host does meanwhile meets all alike.
@@ -115,11 +146,13 @@ impl Bench {
             }
             if self.qemu {
                 let words = self.words(qemu::SLOT, iterations, repeats);
-                rounds.qemu.push(self.as_asked(read(Under::Qemu, &qemu::run(&words, first)?)?));
+                let printed = read(Under::Qemu, &qemu::run(&words, first)?)?;
+                rounds.qemu.push(self.completed(Under::Qemu, printed, repeats, &rounds.qemu)?);
             }
             let words = self.words(&slot, iterations, repeats);
             let text = own::run(words, self.assignments.clone(), self.iommufd)?;
-            rounds.own.push(self.as_asked(read(Under::Slotpass, &text)?));
+            let printed = read(Under::Slotpass, &text)?;
+            rounds.own.push(self.completed(Under::Slotpass, printed, repeats, &rounds.own)?);
         }
         let function = first.map(|Assignment { slot, device, .. }| format!("{device} in slot {slot}"));
         let of = |under: Under, function, rounds: &[Printed]| {

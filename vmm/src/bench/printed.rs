@@ -37,6 +37,14 @@ pub enum PrintedError {
         /// What is wrong with them.
         source: SamplesError,
     },
+    /// It was asked for something else.
+    #[error("it printed {} where {wanted} was asked for", .found.as_deref().unwrap_or("nothing"))]
+    NotAsAsked {
+        /// The word.
+        wanted: String,
+        /// A measurement's name, if there was another line.
+        found: Option<String>,
+    },
     /// Another run printed something else.
     #[error("of its runs one printed {one} where another printed {other}")]
     Unlike {

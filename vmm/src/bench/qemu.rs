@@ -73,14 +73,30 @@ pub fn run(words: &str, assignment: Option<&Assignment>) -> Result<String, Bench
     let signals = HeldBack::new().map_err(BenchError::Signals)?;
     let mut image = tempfile::Builder::new().suffix(".elf").tempfile().map_err(QemuError::Image)?;
     image.write_all(guest::BENCH).map_err(QemuError::Image)?;
-    let mut command = Command::new(PROGRAM);
-    // A KVM in a virtual machine may have that register (0x10a) for its guests, and refuse what QEMU writes to it.
-    command.args(["-accel", "kvm", "-M", "q35", "-cpu", "host,-arch-capabilities", "-m", "64"]);
-    command.args(["-nodefaults", "-no-reboot"]);
-    command.args(["-display", "none", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    command.arg("-kernel").arg(image.path()).args(["-append", words]).arg("-device").arg(device(assignment)?);
+    let mut command = command(64, assignment)?;
+    command.arg("-kernel").arg(image.path()).args(["-append", words]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     run_to_end(command, &signals)
+}
+
+/// QEMU with so many MiB of memory and that function, without a kernel.
+pub fn command(memory: u32, assignment: Option<&Assignment>) -> Result<Command, QemuError> {
+    let mut command = Command::new(PROGRAM);
+    // A KVM in a virtual machine may have that register (0x10a) for its guests, and refuse what QEMU writes to it.
+    command.args([
+        "-accel",
+        "kvm",
+        "-M",
+        "q35",
+        "-cpu",
+        "host,-arch-capabilities",
+        "-m",
+        &memory.to_string(),
+    ]);
+    command.args(["-nodefaults", "-no-reboot"]);
+    command.args(["-display", "none", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    command.arg("-device").arg(device(assignment)?);
+    Ok(command)
 }
 
 fn device(assignment: Option<&Assignment>) -> Result<String, QemuError> {

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A measurement that the guest makes by itself (`guest::BENCH`).
+/// A measurement.
 #[derive(Debug)]
 pub struct Row {
-    /// As the guest names it.
+    /// As `--only` has it, and the guest if it makes it.
     pub name: &'static str,
     /// For people.
     pub what: &'static str,
@@ -19,7 +19,7 @@ const fn row(name: &'static str, what: &'static str, floor: &'static [&'static s
     Row { name, what, floor }
 }
 
-/// In the order in which they are made.
+/// Made by the guest itself (`guest::BENCH`), in this order.
 pub const ROWS: [Row; 25] = [
     row("empty", "nothing, as around an access to memory", &["empty"]),
     row("empty-port", "nothing, as around an access to ports", &["empty-port"]),
@@ -56,9 +56,41 @@ pub const ROWS: [Row; 25] = [
     row("enable-one-by-one", "MSI-X vectors made live one after the other, as Linux does", &[]),
 ];
 
+/// Measurements that the host makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByHost {
+    /// The start of a guest that speaks at once.
+    Start,
+    /// The start of a kernel that somebody names.
+    StartKernel,
+    /// The map of guest memory for DMA.
+    DmaMap,
+}
+
+/// Made by the host, in this order, after those of the guest.
+pub const HOST_ROWS: [Row; 3] = [
+    row("start", "from the start of the program to the first byte at the guest's serial port", &[]),
+    row("start-kernel", "the same of the kernel that was given, or to the text that was given", &[]),
+    row("dma-map", "VFIO's map of 1 GiB of guest memory whose pages are there", &[]),
+];
+
+impl ByHost {
+    const ALL: [ByHost; 3] = [ByHost::Start, ByHost::StartKernel, ByHost::DmaMap];
+
+    /// As `--only` has it.
+    pub fn name(self) -> &'static str {
+        let [start, kernel, map] = &HOST_ROWS;
+        match self {
+            ByHost::Start => start.name,
+            ByHost::StartKernel => kernel.name,
+            ByHost::DmaMap => map.name,
+        }
+    }
+}
+
 /// The row of that name, behind which may be `=` and a value.
 pub fn find(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| name.split('=').next() == Some(row.name))
+    ROWS.iter().chain(&HOST_ROWS).find(|row| name.split('=').next() == Some(row.name))
 }
 
 /// Where [`ROWS`] come to what is the function's own: its BARs, its interrupts, and what it takes to give it to a guest.
@@ -70,7 +102,7 @@ pub fn is_of_function(name: &str) -> bool {
     !before.any(|row| name.split('=').next() == Some(row.name))
 }
 
-/// A measurement that somebody asks for: a word for the guest.
+/// A measurement that somebody asks for: a word for the guest, or one that the host makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen(String);
 
@@ -78,7 +110,7 @@ pub struct Chosen(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there is no measurement '{0}'; there are: {names}; behind = some take a value, as enable-at-once=64 or bar-read=0:16",
-    names = ROWS.map(|row| row.name).join(", ")
+    names = ROWS.iter().chain(&HOST_ROWS).map(|row| row.name).collect::<Vec<_>>().join(", ")
 )]
 pub struct ChosenError(String);
 
@@ -88,10 +120,35 @@ impl FromStr for Chosen {
     fn from_str(text: &str) -> Result<Chosen, ChosenError> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let is_plain = value.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == ':');
+        let takes_value = HOST_ROWS.iter().all(|row| row.name != name);
         match find(name) {
-            Some(_) if is_plain => Ok(Chosen(text.to_owned())),
+            Some(_) if is_plain && (takes_value || text == name) => Ok(Chosen(text.to_owned())),
             _ => Err(ChosenError(text.to_owned())),
         }
+    }
+}
+
+impl From<&Row> for Chosen {
+    fn from(row: &Row) -> Chosen {
+        Chosen(row.name.to_owned())
+    }
+}
+
+impl From<ByHost> for Chosen {
+    fn from(row: ByHost) -> Chosen {
+        Chosen(row.name().to_owned())
+    }
+}
+
+impl Chosen {
+    /// The host makes it.
+    pub fn by_host(&self) -> Option<ByHost> {
+        ByHost::ALL.into_iter().find(|row| row.name() == self.0)
+    }
+
+    /// It is the row of that name.
+    pub fn is_row(&self, name: &str) -> bool {
+        self.0.split('=').next() == Some(name)
     }
 }
 
@@ -107,10 +164,10 @@ mod tests {
 
     #[test]
     fn measurements_by_name_and_value() {
-        for text in ["empty", "enable-at-once=64", "bar-read=0:0x10"] {
+        for text in ["empty", "enable-at-once=64", "bar-read=0:0x10", "start", "start-kernel", "dma-map"] {
             assert_eq!(text.parse::<Chosen>().unwrap().to_string(), text);
         }
-        for text in ["", "emtpy", "slot=8", "bar-read=0:16 slot=9", "empty="] {
+        for text in ["", "emtpy", "slot=8", "bar-read=0:16 slot=9", "start=1", "dma-map=", "empty="] {
             let parsed = text.parse::<Chosen>();
             assert_eq!(parsed.is_ok(), text == "empty=", "{text}: {parsed:?}");
         }

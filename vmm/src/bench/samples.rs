@@ -98,6 +98,15 @@ impl Samples {
         words.split_ascii_whitespace().map(run).collect::<Result<Vec<_>, _>>()?.try_into()
     }
 
+    /// From single values in any order.
+    pub fn counted(values: impl IntoIterator<Item = u64>) -> Result<Samples, SamplesError> {
+        let mut counts = BTreeMap::<u64, u64>::new();
+        for value in values {
+            *counts.entry(value).or_default() += 1;
+        }
+        counts.into_iter().collect::<Vec<_>>().try_into()
+    }
+
     /// All samples of these together.
     pub fn merged<'a>(all: impl IntoIterator<Item = &'a Samples>) -> Result<Samples, SamplesError> {
         let mut counts = BTreeMap::<u64, u64>::new();
@@ -176,6 +185,7 @@ mod tests {
         let [one, other] = ["1 5*2 9", "0*3 5 9*4"].map(|words| Samples::parse(words).unwrap());
         let merged = Samples::merged([&one, &other]).unwrap();
         assert_eq!(merged.runs(), [(0, 3), (1, 1), (5, 3), (9, 5)]);
+        assert_eq!(Samples::counted([5, 1, 5]).unwrap().runs(), [(1, 1), (5, 2)]);
         let many = Samples::parse("7*65536").unwrap();
         assert!(Samples::merged([&many, &one]).is_err());
     }

@@ -10,9 +10,13 @@ use super::exit;
 use super::written_last::{WrittenLast, WrittenLastError};
 use crate::bench::report::BaselineError;
 use crate::bench::rows::Chosen;
+use crate::bench::start::Kernel;
 use crate::bench::{Bench, BenchError, ITERATIONS, Report, compare, html, table};
 use crate::machine::UseIommufd;
 use crate::slot_map::Assignment;
+
+/// Of a kernel that is started, so that it sends something.
+const CONSOLE: &str = "console=ttyS0";
 
 /// Whom to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -45,6 +49,20 @@ pub struct Arguments {
     /// Only these measurements, in this order
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     only: Vec<Chosen>,
+    /// Measures as well how long it takes to start this kernel, a Linux bzImage or another that run takes, to the first byte that
+    /// it sends by its serial port (start-kernel)
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Its command line [default: console=ttyS0]
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// To this text instead of to the first byte
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true,
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    until: Option<String>,
     /// As JSON, with every sample and what the figures depend on; what --baseline takes
     #[arg(long)]
     json: bool,
@@ -98,6 +116,12 @@ fn measured(arguments: Arguments, verbose: u8) -> Result<(), Error> {
         iommufd: arguments.iommufd.unwrap_or_default(),
         iterations: arguments.iterations,
         only: arguments.only,
+        kernel: arguments.kernel.map(|kernel| Kernel {
+            kernel,
+            initrd: arguments.initrd,
+            command_line: arguments.append.unwrap_or_else(|| CONSOLE.to_owned()),
+            until: arguments.until,
+        }),
         floor: arguments.floor,
         qemu: arguments.against == Some(Against::Qemu),
     };

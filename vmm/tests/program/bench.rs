@@ -25,18 +25,22 @@ fn every_row_has_its_figures_and_its_ratio_to_the_floor() {
     let run = bench("--floor --iterations 2 --html page.html").file("page.html", "of an earlier bench");
     let (ended, page) = run.end_and_read("page.html");
     let ended = ended.expect_code(0).expect_silent_stderr();
-    let rows = table(&ended.stdout, "Under slotpass, sim:demo in slot 0:8:0, ");
-    assert_eq!(rows.len(), 25, "{ended}");
+    let mut rows = table(&ended.stdout, "Under slotpass, sim:demo in slot 0:8:0, ");
+    let absent = rows.pop().unwrap().join(" ");
+    assert_eq!(absent, "dma-map: absent, no --slot with a function of this host", "{ended}");
+    assert_eq!(rows.len(), 26, "{ended}");
+    assert_eq!(rows.last().unwrap()[0], "start", "{ended}");
     for row in &rows {
         let (name, figures) = row.split_first().unwrap();
         let figures: Vec<f64> = figures.iter().map(|figure| figure.parse().unwrap()).collect();
         // Cycles and nanoseconds of five quantiles each, and two ratios where there is a floor.
-        assert_eq!(figures.len(), if name.starts_with("enable") { 10 } else { 12 }, "{name}\n{ended}");
+        let has_no_floor = name.starts_with("enable") || *name == "start";
+        assert_eq!(figures.len(), if has_no_floor { 10 } else { 12 }, "{name}\n{ended}");
         assert!(figures[..5].is_sorted() && figures[5..10].is_sorted(), "{name}\n{ended}");
     }
     let floor = table(&ended.stdout, "Under the bare KVM loop, ");
     assert!(floor.iter().any(|row| row[0] == "irqfd") && floor.iter().all(|row| row.len() == 11), "{ended}");
-    assert_eq!(page.matches("<svg ").count(), 25, "{page}");
+    assert_eq!(page.matches("<svg ").count(), 26, "{page}");
 }
 
 #[test]
@@ -72,6 +76,47 @@ fn a_bench_is_compared_with_what_it_wrote() {
     ended.expect_stdout("-100.0 %");
 }
 
+/// Name, number of samples or why there are none, of each measurement under slotpass.
+fn summary(json: &str) -> Vec<(String, Result<u64, String>)> {
+    let report: Value = serde_json::from_str(json).unwrap();
+    let measurements = report.pointer("/runs/0/measurements").and_then(Value::as_array).unwrap();
+    let of_one = |measurement: &Value| {
+        let samples = measurement["cycles"].as_array().ok_or_else(|| measurement["absent"].as_str().unwrap());
+        let counts = samples.map(|runs| runs.iter().map(|run| run[1].as_u64().unwrap()).sum());
+        (measurement["name"].as_str().unwrap().to_owned(), counts.map_err(str::to_owned))
+    };
+    measurements.iter().map(of_one).collect()
+}
+
+#[test]
+fn starts_are_measured_by_the_host_in_the_order_that_was_asked_for() {
+    needs_kvm!();
+    let start = |until: &str| {
+        let run = bench("--json --iterations 7 --only start,empty,start-kernel --kernel kernel.elf");
+        // It says its words, and then some lines.
+        let run = run.args(["--append", "lines=9 poweroff", "--until", until]).file("kernel.elf", guest::EXIT);
+        let ended = run.end().expect_code(0).expect_silent_stderr();
+        summary(&ended.stdout)
+    };
+    let wanted = |kernel: Result<u64, &str>| {
+        let all = [("start", Ok(7)), ("empty", Ok(7)), ("start-kernel", kernel.map_err(str::to_owned))];
+        all.map(|(name, found)| (name.to_owned(), found))
+    };
+    assert_eq!(start("ok lines"), wanted(Ok(7)));
+    assert_eq!(start("login:"), wanted(Err("the guest ended before")));
+}
+
+#[test]
+fn a_kernel_that_does_not_start_leaves_the_other_figures() {
+    needs_kvm!();
+    let run =
+        bench("--json --iterations 1 --only start-kernel,pio-read --kernel text").file("text", "no kernel");
+    let ended = run.end().expect_code(0).expect_silent_stderr();
+    let summary = summary(&ended.stdout);
+    let [(_, Err(why)), (_, Ok(1))] = summary.as_slice() else { panic!("{ended}") };
+    assert!(why.starts_with("it ended with exit status: 1: ") && why.contains("text"), "{why}");
+}
+
 #[test]
 fn what_cannot_be_measured_is_said_before_anything_is() {
     let run = |arguments: &str| bench(arguments).file("text", "no JSON").file("list.json", "{}").end();
@@ -83,6 +128,11 @@ fn what_cannot_be_measured_is_said_before_anything_is() {
     run("--slot 0:8:0=sim:demo --slot 0:9:0=fd:7")
         .expect_refusal(&["--slot 0:9:0=fd:7", "once for each guest"]);
     run("--iommufd fd:7").expect_refusal(&["--iommufd fd:7", "once for each guest"]);
+    run("--only start-kernel").expect_refusal(&["start-kernel needs --kernel FILE"]);
+    run("--only empty --kernel text").expect_refusal(&["--kernel is for start-kernel"]);
+    run("--kernel not-there").expect_refusal(&["not-there", "No such file"]);
+    run("--kernel text --initrd not-there").expect_refusal(&["not-there", "No such file"]);
+    run("--until login:").expect_refusal(&["--kernel"]);
     run("--only empty,emtpy").expect_refusal(&["no measurement 'emtpy'", "empty-port"]);
     run("--iterations 65537").expect_refusal(&["65537", "65536"]);
     run("--against xen").expect_refusal(&["xen", "qemu"]);
