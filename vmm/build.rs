@@ -1,15 +1,43 @@
-//! What `slotpass --version` says of how it was built.
+//! What `slotpass --version` says of how it was built, and the names of PCI ids.
 
-use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs, io};
 
-fn main() {
+use pci_ids::{Classes, Vendors};
+
+fn main() -> io::Result<()> {
     let profile = env::var("PROFILE").unwrap_or_default();
     let target = env::var("TARGET").unwrap_or_default();
     let build = [commit(), Some(profile), Some(target), compiler()];
     let build: Vec<String> = build.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     println!("cargo::rustc-env=SLOTPASS_BUILD={}", build.join(", "));
+    write_names(&PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()))
+}
+
+/// For `src/show/names.rs`: a name each line, behind its number in hexadecimal, sorted by that. As the crate has them, each is a
+/// pointer and a length in memory that the loader writes to before the program starts: 2.4 MiB that every run would have resident.
+fn write_names(directory: &Path) -> io::Result<()> {
+    let vendors = Vendors::iter().map(|vendor| format!("{:04x} {}", vendor.id(), vendor.name()));
+    let devices = Vendors::iter().flat_map(|vendor| {
+        vendor.devices().map(|device| format!("{:04x}{:04x} {}", vendor.id(), device.id(), device.name()))
+    });
+    let subclasses =
+        || Classes::iter().flat_map(|class| class.subclasses().map(move |sub| (class.id(), sub)));
+    let classes = subclasses().map(|(base, sub)| format!("{base:02x}{:02x} {}", sub.id(), sub.name()));
+    let interfaces = subclasses().flat_map(|(base, sub)| {
+        let number = move |interface: u8| format!("{base:02x}{:02x}{interface:02x}", sub.id());
+        sub.prog_ifs().map(move |interface| format!("{} {}", number(interface.id()), interface.name()))
+    });
+    write_sorted(&directory.join("vendors"), vendors.collect())?;
+    write_sorted(&directory.join("devices"), devices.collect())?;
+    write_sorted(&directory.join("classes"), classes.collect())?;
+    write_sorted(&directory.join("interfaces"), interfaces.collect())
+}
+
+fn write_sorted(path: &Path, mut lines: Vec<String>) -> io::Result<()> {
+    lines.sort_unstable();
+    fs::write(path, lines.join("\n"))
 }
 
 /// The commit that is built, with a + where files differ from it. Whoever builds from an archive can say it in

@@ -11,6 +11,8 @@ use crate::{Bdf, Emulator, Failure, Plan, Scenario, Vmm, expect};
 
 /// From power-on to the first command; some fifteen times what an idle host takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// The same with several processors, which take their turns.
+const BOOT_LIMIT_OF_SEVERAL: Duration = Duration::from_secs(400);
 /// The same for a whole Debian, with its services.
 const DEBIAN_BOOT_LIMIT: Duration = Duration::from_secs(400);
 /// What the machine gets beyond a command's own limit to report that the command was killed.
@@ -42,7 +44,11 @@ impl<'s> Machine<'s> {
     /// Switches the machine on and waits until it takes commands.
     pub fn boot(plan: &Plan, scenario: &'s mut Scenario) -> Result<Self, Failure> {
         scenario.step("boot the machine")?;
-        let boot_limit = if plan.is_debian() { DEBIAN_BOOT_LIMIT } else { BOOT_LIMIT };
+        let boot_limit = match plan.is_debian() {
+            true => DEBIAN_BOOT_LIMIT,
+            false if plan.has_several_cpus() => BOOT_LIMIT_OF_SEVERAL,
+            false => BOOT_LIMIT,
+        };
         let log_path = scenario.directory().join("qemu.log");
         let log = File::create(&log_path).map_err(Failure::io("create", &log_path))?;
         let mut command = plan.qemu(scenario)?;

@@ -133,6 +133,10 @@ impl Plan {
         self.cpus = cpus;
     }
 
+    pub(crate) fn has_several_cpus(&self) -> bool {
+        self.cpus > 1
+    }
+
     /// Every clock of the machine, its time stamp counter among them, counts instructions, one a nanosecond, and waiting takes
     /// no time: so times are numbers of instructions, the same in every run.
     pub fn count_instructions(&mut self) {

@@ -175,7 +175,12 @@ pub fn guest_reset(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure>
     machine.power_off()
 }
 
-/// Killed while the drive is writing; then the same devices work for the next run and for the machine itself.
+/// Of a guest for whom nothing else was asked.
+const MEMORY_MIB: u64 = 512;
+/// Resident memory of slotpass that is not its guest's, at most.
+const OWN_KIB: u64 = 8 << 10;
+
+/// slotpass needs little memory of its own. Killed while the drive is writing; then the same devices work for the next run and for the machine itself.
 pub fn killed_in_mid_io(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failure> {
     let image = scenario.blank_image("nvme.img", 64)?;
     let mut plan = Plan::new(iommu);
@@ -186,6 +191,9 @@ pub fn killed_in_mid_io(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Fai
     machine.give_to_vfio(&[&nvme, &nic])?;
     let busy = GuestRun::linux_elf(&machine, "check=nic,busy").slot("0:8:0", &nvme).slot("0:8:1", &nic);
     let running = machine.start_until("a guest that writes without end", &busy, "check busy ok")?;
+    let resident = machine.resident(running)?;
+    let own = resident.beside_the_guest(MEMORY_MIB)?;
+    expect!(own <= OWN_KIB, "{own} KiB are slotpass' own, {OWN_KIB} are enough:\n{}", resident.largest());
     machine.command(
         "kill -9",
         &format!("sleep 1; kill -9 {0}; for i in {{1..200}}; do [ -e /proc/{0} ] || exit 0; sleep 0.1; done; exit 1", running.pid),

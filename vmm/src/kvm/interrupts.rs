@@ -36,13 +36,75 @@ pub struct KvmInterrupts {
     lines: Mutex<BTreeMap<u32, BTreeSet<Slot>>>,
 }
 
+/// What is to be KVM's table, in the form that the call takes: a message more costs the same here however many there are.
 struct Routes {
-    /// Routes of the interrupt controllers' pins, which are always there.
-    pins: Vec<kvm_irq_routing_entry>,
-    /// Message routes; a GSI without a message has none yet.
-    messages: BTreeMap<u32, Option<MsiMessage>>,
+    /// The interrupt controllers' pins, which are always there, and behind them the messages.
+    table: KvmIrqRouting,
+    pins: usize,
+    /// GSIs for messages, and where each is in the table; one without a message is not there yet.
+    messages: BTreeMap<u32, Option<usize>>,
+    /// The table has routes of GSIs that were given back.
+    has_released: bool,
     /// Something changed since the last commit.
     changed: bool,
+}
+
+impl Routes {
+    fn new(pins: &[kvm_irq_routing_entry]) -> io::Result<Routes> {
+        let table = KvmIrqRouting::from_entries(pins).map_err(too_many)?;
+        let (messages, has_released) = (BTreeMap::new(), false);
+        Ok(Routes { table, pins: pins.len(), messages, has_released, changed: true })
+    }
+
+    fn route(&mut self, gsi: u32, message: MsiMessage) -> io::Result<()> {
+        let Some(place) = self.messages.get_mut(&gsi) else { return Ok(()) };
+        let entry = entry(gsi, message);
+        match place.and_then(|at| self.table.as_mut_slice().get_mut(at)) {
+            Some(routed) => *routed = entry,
+            None => {
+                *place = Some(self.table.as_slice().len());
+                self.table.push(entry).map_err(too_many)?;
+            }
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    fn release(&mut self, gsi: u32) {
+        if self.messages.remove(&gsi).flatten().is_some() {
+            self.has_released = true;
+            self.changed = true;
+        }
+    }
+
+    /// Takes out of the table what was given back, all of it at once.
+    fn sweep(&mut self) -> io::Result<()> {
+        let mut kept = self.table.as_slice().get(..self.pins).unwrap_or_default().to_vec();
+        for place in self.messages.values_mut() {
+            let route = place.and_then(|at| self.table.as_slice().get(at));
+            *place = route.map(|_| kept.len());
+            kept.extend(route);
+        }
+        self.table = KvmIrqRouting::from_entries(&kept).map_err(too_many)?;
+        self.has_released = false;
+        Ok(())
+    }
+}
+
+fn too_many(error: vmm_sys_util::fam::Error) -> io::Error {
+    io::Error::other(format!("{error:?}"))
+}
+
+fn entry(gsi: u32, MsiMessage { address, data }: MsiMessage) -> kvm_irq_routing_entry {
+    let mut entry =
+        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..kvm_irq_routing_entry::default() };
+    entry.u.msi = kvm_irq_routing_msi {
+        address_lo: address as u32,
+        address_hi: (address >> 32) as u32,
+        data,
+        ..kvm_irq_routing_msi::default()
+    };
+    entry
 }
 
 impl KvmInterrupts {
@@ -50,7 +112,9 @@ impl KvmInterrupts {
     pub fn new(vm: Arc<VmFd>, ports: PortBuses) -> Result<KvmInterrupts, PortError> {
         let limit =
             u32::try_from(vm.check_extension_int(Cap::IrqRouting)).ok().filter(|n| *n > 1).unwrap_or(ROUTES);
-        let table = Routes { pins: pins(), messages: BTreeMap::new(), changed: true };
+        let pins = pins();
+        let failed = PortOperation::Commit { routes: pins.len() };
+        let table = Routes::new(&pins).map_err(failed.failed())?;
         let interrupts = KvmInterrupts {
             vm,
             ports,
@@ -106,7 +170,7 @@ impl InterruptPort for KvmInterrupts {
         let (first, last) = (layout::IO_APIC_PINS, self.limit);
         // The entries of the pins take their share of the table. The number behind the highest one in use is free; only
         // when there is none, one that was given back is looked for.
-        let is_full = table.messages.len() + table.pins.len() >= self.limit as usize;
+        let is_full = table.messages.len() + table.pins >= self.limit as usize;
         let next = table.messages.last_key_value().map_or(first, |(gsi, _)| gsi + 1);
         let gsi = match next {
             _ if is_full => None,
@@ -120,10 +184,7 @@ impl InterruptPort for KvmInterrupts {
     }
 
     fn release(&self, gsi: Gsi) {
-        let mut table = self.table.lock();
-        if table.messages.remove(&gsi.0).flatten().is_some() {
-            table.changed = true;
-        }
+        self.table.lock().release(gsi.0);
     }
 
     fn route(&self, gsi: Gsi, message: MsiMessage) -> Result<(), PortError> {
@@ -133,12 +194,7 @@ impl InterruptPort for KvmInterrupts {
             let invalid = io::Error::from_raw_os_error(libc::EINVAL);
             return Err(invalid).map_err(PortOperation::Message(message).failed());
         }
-        let mut table = self.table.lock();
-        if let Some(route) = table.messages.get_mut(&gsi.0) {
-            *route = Some(message);
-            table.changed = true;
-        }
-        Ok(())
+        self.table.lock().route(gsi.0, message).map_err(PortOperation::Message(message).failed())
     }
 
     fn commit(&self) -> Result<(), PortError> {
@@ -146,29 +202,12 @@ impl InterruptPort for KvmInterrupts {
         if !table.changed {
             return Ok(());
         }
-        let message = |(gsi, message): (&u32, &Option<MsiMessage>)| {
-            let MsiMessage { address, data } = (*message)?;
-            let mut entry = kvm_irq_routing_entry {
-                gsi: *gsi,
-                type_: KVM_IRQ_ROUTING_MSI,
-                ..kvm_irq_routing_entry::default()
-            };
-            entry.u.msi = kvm_irq_routing_msi {
-                address_lo: address as u32,
-                address_hi: (address >> 32) as u32,
-                data,
-                ..kvm_irq_routing_msi::default()
-            };
-            Some(entry)
-        };
-        let entries: Vec<_> =
-            table.pins.iter().copied().chain(table.messages.iter().filter_map(message)).collect();
-        let failed = PortOperation::Commit { routes: entries.len() };
-        let routing = KvmIrqRouting::from_entries(&entries)
-            .map_err(|error| io::Error::other(format!("{error:?}")))
-            .map_err(failed.failed())?;
+        let failed = PortOperation::Commit { routes: table.messages.len() + table.pins };
+        if table.has_released {
+            table.sweep().map_err(failed.failed())?;
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.vm.set_gsi_routing(&routing).map_err(failed.failed())?;
+        self.vm.set_gsi_routing(&table.table).map_err(failed.failed())?;
         table.changed = false;
         Ok(())
     }
@@ -223,6 +262,38 @@ impl InterruptPort for KvmInterrupts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn messages(routes: &Routes) -> Vec<(u32, u32)> {
+        let messages = routes.table.as_slice().iter().skip(routes.pins);
+        // SAFETY: all of them are routes of messages.
+        messages.map(|entry| (entry.gsi, unsafe { entry.u.msi.data })).collect()
+    }
+
+    #[test]
+    fn the_table_has_the_last_message_of_each_gsi_and_none_that_was_given_back() {
+        let mut routes = Routes::new(&pins()).unwrap();
+        let message = |data| MsiMessage { address: 0xfee0_0000, data };
+        routes.messages.extend([(24, None), (25, None), (26, None), (27, None)]);
+        for (gsi, data) in [(24, 1), (26, 2), (25, 3), (26, 4), (40, 5)] {
+            routes.route(gsi, message(data)).unwrap();
+        }
+        assert_eq!(messages(&routes), [(24, 1), (26, 4), (25, 3)]);
+        routes.changed = false;
+        // One that never was routed changes nothing.
+        routes.release(27);
+        assert!(!routes.changed);
+        routes.release(24);
+        // Given out anew before the table is swept.
+        routes.messages.insert(24, None);
+        routes.route(24, message(6)).unwrap();
+        routes.sweep().unwrap();
+        assert_eq!(messages(&routes), [(24, 6), (25, 3), (26, 4)]);
+        routes.route(25, message(7)).unwrap();
+        assert_eq!(messages(&routes), [(24, 6), (25, 7), (26, 4)]);
+        let pins = pins();
+        let kept = routes.table.as_slice().iter().take(pins.len()).map(|entry| entry.gsi);
+        assert!(kept.eq(pins.iter().map(|entry| entry.gsi)));
+    }
 
     #[test]
     fn neighbouring_devices_have_different_lines() {
