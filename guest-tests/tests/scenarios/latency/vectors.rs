@@ -13,14 +13,17 @@ const OF_QEMU: u64 = 256;
 const MEASUREMENTS: [&str; 2] = ["enable-at-once", "enable-one-by-one"];
 const TO_QEMU: f64 = 0.8;
 
-const FEWEST: u64 = 256;
-const MORE: [u64; 3] = [512, 1024, VECTORS];
-/// How often the guest makes them live, and takes them back, in one run: once to warm up.
-const PASSES: u64 = 2;
+/// Twice as many each time.
+const GROWING: [u64; 3] = [512, 1024, VECTORS];
+/// Vectors that become live in one run whose instructions are taken, all passes together: Linux loses up to 4 ms of a thread's time
+/// in user mode when it ends (`vtime_account_user`), which should be little of all.
+const TIMED: u64 = 8192;
+/// The same where calls are counted, which is exact: once to warm up, and once.
+const COUNTED_PASSES: u64 = 2;
 /// System calls for each vector, beyond what they were for half as many.
 const MORE_CALLS: f64 = 0.1;
-/// The same of instructions in user space, as a ratio.
-const MORE_INSTRUCTIONS: f64 = 1.05;
+/// The same of instructions in user space, as a ratio: what is lost of each of the runs.
+const MORE_INSTRUCTIONS: f64 = 1.1;
 
 /// The host has a vector for each on so many processors.
 const CPUS: u8 = 12;
@@ -70,90 +73,76 @@ fn beside_fewer_of_qemu(machine: &mut Machine<'_>, nvme: &Bdf) -> Result<Table<3
 }
 
 /// Twice as many vectors take twice as many system calls, and twice as many instructions in user space. In the kernel they take
-/// more: KVM_SET_GSI_ROUTING is the only call that routes a message, it takes the whole table, and KVM makes an entry anew for
-/// each of its (`kvm_set_irq_routing`, virt/kvm/irqchip.c). Each vector that becomes live by itself needs it, so this part grows
-/// with the square; those that become live together need it once.
+/// more: KVM_SET_GSI_ROUTING is the only call that routes a message, it takes the whole table, of which KVM makes every entry anew
+/// (`kvm_set_irq_routing`, virt/kvm/irqchip.c), and then goes through all irqfds, as KVM_IRQFD does too (virt/kvm/eventfd.c). Each
+/// vector that becomes live by itself needs both, so this part grows with the square; those that become live together need the
+/// table once.
 fn growth(machine: &mut Machine<'_>, nvme: &Bdf) -> Result<Table<3>, Failure> {
     // Each access to the scenario's directory asks the host, which takes time.
     machine.command("fetch the guest", &format!("cp /run/scenario/bench.elf /run\n{TIMES}"))?;
     let mut table = Table::new(
-        "System calls of slotpass' and instructions while vectors become live one by one: of each vector beyond those of the row \
-         above, made live and taken back. Instructions in user space include the guest's. In the kernel KVM_SET_GSI_ROUTING takes \
-         a table of all vectors whenever one is added.",
+        "System calls of slotpass' and instructions for each vector, so many of which are made live one by one and taken back. \
+         Instructions in user space include the guest's. In the kernel KVM_SET_GSI_ROUTING takes a table of all vectors whenever \
+         one is added, and KVM_IRQFD looks through all that there are.",
         ["system calls", "instructions in user space", "in the kernel"],
     );
-    let mut fewer = Taken::by(machine, nvme, FEWEST)?;
-    let mut above: Option<Each> = None;
-    for vectors in MORE {
-        let taken = Taken::by(machine, nvme, vectors)?;
-        let each = Each::of(&taken, &fewer);
-        let figures = match above {
-            None => [Ratio(each.calls), Count(each.user), Count(each.kernel)],
-            Some(above) => [
-                RatioAtMost(each.calls, above.calls + MORE_CALLS),
-                CountAtMost(each.user, (above.user as f64 * MORE_INSTRUCTIONS) as u64),
-                Count(each.kernel),
+    // What a run takes that has but one vector.
+    let (without, calls_without) = (times(machine, nvme, 1, COUNTED_PASSES)?, calls(machine, nvme, 1)?);
+    let mut before: Option<(f64, u64)> = None;
+    for vectors in GROWING {
+        let times = times(machine, nvme, vectors, TIMED / vectors)?;
+        let calls = calls(machine, nvme, vectors)?.saturating_sub(calls_without) as f64;
+        let calls = calls / (COUNTED_PASSES * vectors) as f64;
+        let [user, kernel] = [(times.user, without.user), (times.kernel, without.kernel)]
+            .map(|(all, none)| all.saturating_sub(none) / TIMED);
+        let figures = match before {
+            None => [Ratio(calls), Count(user)],
+            Some((calls_before, user_before)) => [
+                RatioAtMost(calls, calls_before + MORE_CALLS),
+                CountAtMost(user, (user_before as f64 * MORE_INSTRUCTIONS) as u64),
             ],
         };
-        table.row(format!("{vectors} vectors"), figures);
-        (fewer, above) = (taken, Some(each));
+        let [of_calls, of_user] = figures;
+        table.row(format!("{vectors} vectors"), [of_calls, of_user, Count(kernel)]);
+        before = Some((calls, user));
     }
     Ok(table)
 }
 
-/// What a whole run takes.
+/// Instructions of a whole run.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
-    vectors: u64,
-    calls: u64,
-    /// Instructions.
+struct Times {
     user: u64,
     kernel: u64,
 }
 
-/// What each vector takes.
-#[derive(Clone, Copy, Debug)]
-struct Each {
-    calls: f64,
-    user: u64,
-    kernel: u64,
-}
-
-impl Each {
-    /// Of those that there are more; so what a run takes without vectors is not in it.
-    fn of(all: &Taken, fewer: &Taken) -> Self {
-        let vectors = PASSES * (all.vectors - fewer.vectors).max(1);
-        Self {
-            calls: all.calls.saturating_sub(fewer.calls) as f64 / vectors as f64,
-            user: all.user.saturating_sub(fewer.user) / vectors,
-            kernel: all.kernel.saturating_sub(fewer.kernel) / vectors,
-        }
+fn times(machine: &mut Machine<'_>, nvme: &Bdf, vectors: u64, passes: u64) -> Result<Times, Failure> {
+    let run = run(nvme, vectors, passes).through(&format!("{EXACT_CPUS} perl /run/times"));
+    let report = machine.run(&format!("times of {vectors} vectors"), &run)?;
+    report.expect_code(0)?;
+    let said = report.messages().lines().find_map(|line| line.strip_prefix("times ")).unwrap_or_default();
+    let times: Vec<u64> = said.split(' ').map_while(|word| word.parse().ok()).collect();
+    match *times {
+        [user, kernel] => Ok(Times { user, kernel }),
+        _ => Err(Failure::NotAsExpected(format!("no times: {}", report.messages()))),
     }
 }
 
-impl Taken {
-    /// In two runs, since counting calls takes instructions.
-    fn by(machine: &mut Machine<'_>, nvme: &Bdf, vectors: u64) -> Result<Self, Failure> {
-        let words = format!("slot=0:8:0 iterations=1 repeats=1 enable-one-by-one={vectors}");
-        let run = GuestRun::bare_metal("/run/bench.elf", &words).option("--memory", "64M");
-        let run = run.slot("0:8:0", nvme).limit(LIMIT);
-        let timed = run.clone().through(&format!("{EXACT_CPUS} perl /run/times"));
-        let report = machine.run(&format!("times of {vectors} vectors"), &timed)?;
-        report.expect_code(0)?;
-        let times =
-            report.messages().lines().find_map(|line| line.strip_prefix("times ")).unwrap_or_default();
-        let times: Vec<u64> = times.split(' ').map_while(|word| word.parse().ok()).collect();
-        let [user, kernel] = *times else {
-            return Err(Failure::NotAsExpected(format!("no times: {}", report.messages())));
-        };
-        let report = machine.run(&format!("calls of {vectors} vectors"), &run.after(BEGIN_COUNTING))?;
-        report.expect_code(0)?;
-        let counted = machine.command("what was counted", COUNTED)?;
-        let calls = counted.lines().find_map(|line| line.trim().strip_prefix("Hits: ")?.parse().ok());
-        let calls =
-            calls.ok_or_else(|| Failure::NotAsExpected(format!("no system calls counted: {counted}")))?;
-        Ok(Self { vectors, calls, user, kernel })
-    }
+/// System calls of a whole run, of all threads. Counting them takes instructions, so this is a run of its own.
+fn calls(machine: &mut Machine<'_>, nvme: &Bdf, vectors: u64) -> Result<u64, Failure> {
+    let run = run(nvme, vectors, COUNTED_PASSES).after(BEGIN_COUNTING);
+    machine.run(&format!("calls of {vectors} vectors"), &run)?.expect_code(0)?;
+    let counted = machine.command("what was counted", COUNTED)?;
+    let calls = counted.lines().find_map(|line| line.trim().strip_prefix("Hits: ")?.parse().ok());
+    calls.ok_or_else(|| Failure::NotAsExpected(format!("no system calls counted: {counted}")))
+}
+
+/// The guest makes them live and takes them back so many times, the first to warm up; at least twice.
+fn run(nvme: &Bdf, vectors: u64, passes: u64) -> GuestRun {
+    let repeats = passes.saturating_sub(1).max(1);
+    let words = format!("slot=0:8:0 iterations=1 repeats={repeats} enable-one-by-one={vectors}");
+    let run = GuestRun::bare_metal("/run/bench.elf", &words).option("--memory", "64M");
+    run.slot("0:8:0", nvme).limit(LIMIT)
 }
 
 /// A program that runs another, and says what it took in user mode and in the kernel: getrusage(2) of children, of which the
