@@ -1,5 +1,8 @@
 //! The MSI-X table and pending bits where the guest reads them without an exit: always what a read that exits gives.
 
+mod changes;
+mod order;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -38,9 +41,13 @@ impl Guest {
 
     fn shaped(shape: Shape) -> Guest {
         let vmm = Vmm::new();
+        let space = Arc::new(AddressSpace::new(vmm.clone()));
+        Guest::plugged(vmm, space, shape)
+    }
+
+    fn plugged(vmm: Arc<Vmm>, space: Arc<AddressSpace>, shape: Shape) -> Guest {
         let slot = Slot::new(0, 8, 0).unwrap();
         let host = Arc::new(SimulatedFunction::new("demo", slot, vmm.ports()).unwrap());
-        let space = Arc::new(AddressSpace::new(vmm.clone()));
         let windows = Windows { memory: vec![BAR0..0xe000_0000], io: vec![] };
         let function = Attached::new(Fresh::one(host).unwrap(), slot, shape, space, Arc::new(windows));
         let guest = Guest { vmm, function: function.unwrap() };
@@ -83,6 +90,13 @@ impl Guest {
         self.vmm.book().readable.keys().map(|(start, len)| (start - at, *len)).collect()
     }
 
+    /// A table entry as the guest reads it: without an exit, in `BAR4` at `at`.
+    fn entry(&self, at: u64, vector: u64) -> u128 {
+        let mut entry = [0; 16];
+        self.vmm.read(at + vector * 16, &mut entry);
+        u128::from_le_bytes(entry)
+    }
+
     /// All that the guest reads there without an exit is what a read gives that exits.
     fn check(&self, at: u64, when: &str) {
         for offset in (0..VECTORS * 16).chain(PENDING..PENDING + VECTORS / 8).step_by(4) {
@@ -102,6 +116,8 @@ impl Guest {
     }
 }
 
+/// An entry that was never written.
+const MASKED: u128 = 1 << 96;
 const BOTH: [(u64, u64); 2] = [(0, 0x1000), (PENDING, 0x1000)];
 
 #[test]
@@ -252,9 +268,7 @@ fn after_a_reset_nothing_of_before_is_read() {
         guest.start();
         assert_eq!((guest.readable(BAR4), guest.pending()), (BOTH.to_vec(), vec![]));
         guest.check(BAR4, "reset");
-        let mut entry = [0; 16];
-        guest.vmm.read(BAR4 + 3 * 16, &mut entry);
-        assert_eq!(u128::from_le_bytes(entry), 1 << 96, "masked, and nothing else");
+        assert_eq!(guest.entry(BAR4, 3), MASKED, "masked, and nothing else");
     }
 }
 
@@ -276,8 +290,17 @@ fn without_a_watch_reads_of_pending_bits_exit() {
     let guest = Guest::new();
     guest.arm(3);
     guest.vmm.book().refuse_watches = true;
+    let rest = |guest: &Guest| {
+        let book = guest.vmm.book();
+        (book.mapped.clone(), book.trap_changes)
+    };
+    let before = rest(&guest);
+    guest.vmm.book().unmapped.clear();
     guest.mask(3, true);
     assert_eq!(guest.readable(BAR4), BOTH[..1]);
+    assert_eq!(guest.vmm.book().unmapped, [(BAR4 + PENDING, 0x1000)], "other vCPUs use the rest meanwhile");
+    assert_eq!(rest(&guest), before);
+    guest.check(BAR4, "given up");
     let pieces = guest.function.pieces();
     let pending = pieces.iter().find(|piece| (piece.range.bar, piece.range.offset) == (4, PENDING)).unwrap();
     assert_eq!(pending.backing, Backing::Trapped(Reason::PendingUntold));

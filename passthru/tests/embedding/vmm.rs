@@ -19,6 +19,12 @@ pub struct Book {
     /// The same of what the guest can only read; writes there reach what traps the range.
     pub readable: BTreeMap<(u64, u64), usize>,
     pub trapped: Vec<Trap>,
+    /// What was unmapped, and how often traps changed.
+    pub unmapped: Vec<(u64, u64)>,
+    pub trap_changes: usize,
+    /// What the guest reads here without an exit is noted whenever an eventfd is attached (true) or detached.
+    pub look_at: Option<u64>,
+    pub looked: Vec<(bool, [u8; 4])>,
     pub routes: BTreeMap<u32, Option<MsiMessage>>,
     pub committed: BTreeMap<u32, MsiMessage>,
     pub commits: usize,
@@ -38,6 +44,30 @@ pub struct Book {
     pub lines: BTreeMap<(u32, RawFd), RawFd>,
     /// Lines that are up, and who raises them: a trigger's descriptor, or a slot's requester id.
     pub raised: BTreeSet<(u32, i64)>,
+}
+
+impl Book {
+    /// A guest's read of what is mapped to be read; false where nothing is.
+    fn read_mapped(&self, address: u64, data: &mut [u8]) -> bool {
+        let there = |((start, len), _): &(&(u64, u64), &usize)| (*start..start + len).contains(&address);
+        let Some(((start, len), host)) = self.readable.iter().find(there) else { return false };
+        let offset = (address - start) as usize;
+        assert!(offset + data.len() <= *len as usize, "a read beyond its page");
+        for (at, byte) in (host + offset..).zip(data) {
+            // SAFETY: the memory is there until it is unmapped, which the book's lock keeps away.
+            *byte = unsafe { std::ptr::read_volatile(at as *const u8) };
+        }
+        true
+    }
+
+    fn look(&mut self, attaches: bool) {
+        let mut seen = [0xff; 4];
+        if let Some(address) = self.look_at
+            && self.read_mapped(address, &mut seen)
+        {
+            self.looked.push((attaches, seen));
+        }
+    }
 }
 
 /// A descriptor that is watched, and who is called.
@@ -65,20 +95,9 @@ impl Vmm {
 
     /// A guest's read of a memory address: of memory that is mapped to be read, or as the VMM's bus dispatches it.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        {
-            let book = self.book();
-            let there = |((start, len), _): &(&(u64, u64), &usize)| (*start..start + len).contains(&address);
-            if let Some(((start, len), host)) = book.readable.iter().find(there) {
-                let offset = (address - start) as usize;
-                assert!(offset + data.len() <= *len as usize, "a read beyond its page");
-                for (at, byte) in (host + offset..).zip(data) {
-                    // SAFETY: the memory is there until it is unmapped, which the book's lock keeps away.
-                    *byte = unsafe { std::ptr::read_volatile(at as *const u8) };
-                }
-                return;
-            }
+        if !self.book().read_mapped(address, data) {
+            self.read_trapped(address, data);
         }
-        self.read_trapped(address, data);
     }
 
     /// A read that exits.
@@ -198,12 +217,14 @@ impl MemoryPort for Vmm {
         if book.keep_readable && book.readable.contains_key(&(guest, len)) {
             return Err(failed(PortOperation::Unmap { guest, len }, io::ErrorKind::OutOfMemory));
         }
+        book.unmapped.push((guest, len));
         let known = book.mapped.remove(&(guest, len)).or_else(|| book.readable.remove(&(guest, len)));
         known.map(drop).ok_or_else(|| failed(PortOperation::Unmap { guest, len }, io::ErrorKind::NotFound))
     }
 
     fn trap(&self, remove: &[(Space, Range<u64>)], add: &[Trap]) -> Result<(), PortError> {
         let mut book = self.book();
+        book.trap_changes += 1;
         for (space, range) in remove {
             let before = book.trapped.len();
             book.trapped.retain(|t| (t.space, &t.range) != (*space, range));
@@ -249,13 +270,16 @@ impl InterruptPort for Vmm {
 
     fn attach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
         let mut book = self.book();
+        book.look(true);
         assert!(book.committed.contains_key(&gsi.0), "a route before an eventfd");
         assert!(book.attached.insert(gsi.0, event.as_raw_fd()).is_none(), "attached once");
         Ok(())
     }
 
     fn detach(&self, gsi: Gsi, event: BorrowedFd<'_>) -> Result<(), PortError> {
-        assert_eq!(self.book().attached.remove(&gsi.0), Some(event.as_raw_fd()));
+        let mut book = self.book();
+        book.look(false);
+        assert_eq!(book.attached.remove(&gsi.0), Some(event.as_raw_fd()));
         Ok(())
     }
 
