@@ -3,12 +3,12 @@
 use runtime::{Check, Text, ensure, ensure_equal, pattern, port, println};
 
 use crate::simulated::{ID, IDENTITY, IO_ID, IO_SCRATCH, SCRATCH, TABLE_MEMORY, VECTORS, VERSION};
-use crate::{Demo, config, dma, msix_pages, vectors};
+use crate::{Demo, config, dma, msix_changes, msix_pages, vectors};
 
 type Run = fn(&Demo) -> Check<Text>;
 
 /// The place in this list, from 1, is the exit port value of a failure.
-const CHECKS: [(&str, Run); 16] = [
+const CHECKS: [(&str, Run); 17] = [
     ("config reads by CF8 and by ECAM", config::reads_agree),
     ("config writes by CF8 and by ECAM", config::writes_agree),
     ("decode off and on", config::decode),
@@ -25,6 +25,7 @@ const CHECKS: [(&str, Run); 16] = [
     ("MSI, each vector once", vectors::msi),
     ("a vector for each vCPU", vectors::each_vcpu),
     ("MSI-X table and pending bits, read", msix_pages::values),
+    ("MSI-X pending bits, over changes", msix_changes::check),
 ];
 
 /// The number of the failed check if one fails; it has been printed.

@@ -7,6 +7,7 @@ mod checks;
 mod config;
 mod dma;
 mod figures;
+mod msix_changes;
 mod msix_pages;
 mod report;
 mod simulated;

@@ -28,7 +28,7 @@ const TIMER_FIRST: u64 = 0x38;
 const TIMER_LAST: u64 = 0x3c;
 const TIMER_CONTROL: u64 = 0x40;
 pub const TIMER_RAISED: u64 = 0x44;
-const TRIGGER: u64 = 0x48;
+pub const TRIGGER: u64 = 0x48;
 const DOORBELL: u64 = 0x50;
 
 const DMA_START: u32 = 1;

@@ -12,7 +12,7 @@ use crate::simulated::{DMA_DONE, PATIENCE, TIMER_RAISED, VECTORS};
 const AT_ONCE: u16 = 128;
 const FIRST: u8 = 0x40;
 /// How long to wait for an interrupt that must not come.
-const QUIET_MICROSECONDS: u64 = 3000;
+pub const QUIET_MICROSECONDS: u64 = 3000;
 
 /// Processor vector of a vector of the function.
 fn processor_vector(vector: u16) -> u8 {
@@ -20,19 +20,19 @@ fn processor_vector(vector: u16) -> u8 {
 }
 
 /// Counts of the vectors from a point in time on.
-struct Counts([u64; AT_ONCE as usize]);
+pub struct Counts([u64; AT_ONCE as usize]);
 
 impl Counts {
-    fn now() -> Self {
+    pub fn now() -> Self {
         Self(core::array::from_fn(|n| interrupt::count(FIRST + n as u8)))
     }
 
-    fn since(&self, vector: u16) -> u64 {
+    pub fn since(&self, vector: u16) -> u64 {
         interrupt::count(processor_vector(vector)) - self.0[usize::from(vector % AT_ONCE)]
     }
 
     /// Waits until each of these vectors has come, then sees that none came twice and no other came.
-    fn expect_each_once(&self, vectors: core::ops::Range<u16>) -> Check {
+    pub fn expect_each_once(&self, vectors: core::ops::Range<u16>) -> Check {
         let deadline = Deadline::after_microseconds(PATIENCE);
         while let Some(missing) = vectors.clone().find(|&vector| self.since(vector) == 0) {
             ensure!(!deadline.passed(), "vector {missing} never came");
@@ -49,7 +49,7 @@ impl Counts {
 }
 
 /// Programs these vectors, unmasked, all to this vCPU.
-fn program(demo: &Demo, msix: &MsiX, vectors: core::ops::Range<u16>) -> Check {
+pub fn program(demo: &Demo, msix: &MsiX, vectors: core::ops::Range<u16>) -> Check {
     for vector in vectors {
         let message = apic::message(demo.boot.apic_id, processor_vector(vector));
         msix.program(vector, message, false);

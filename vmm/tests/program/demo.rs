@@ -20,6 +20,7 @@ fn expect_full_report(ended: Ended) {
         "MSI-X, each vector once",
         "MSI, each vector once",
         "MSI-X table and pending bits, read",
+        "MSI-X pending bits, over changes",
     ] {
         assert!(
             checks.iter().any(|line| line.trim_start().starts_with(wanted)),
