@@ -110,6 +110,8 @@ pub const DEVICES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/devices.elf
 ///   and addresses that nobody claims; `probe-empty=no-memory` leaves the addresses out. 1 at the exit port if not.
 /// * `renumber`: gives the bus behind the first root port that has a function other numbers, and sees that the function is
 ///   there by CF8 and by ECAM, and nowhere else. 1 at the exit port if not.
+/// * `msix=B:D:F`: sees that the MSI-X table and the pending bits of slotpass' simulated function there are as after power-on,
+///   and leaves them with a vector that pends and one that is live. 1 at the exit port if not.
 /// * `power-button`: prints `power-button: ready`, then waits until ACPI's fixed power button is pressed. 1 at the exit port
 ///   if there is none, or it is not as it should be.
 /// * `lines=N`: prints N lines, and `ok lines`.

@@ -7,6 +7,7 @@ mod absent;
 mod button;
 mod config_race;
 mod echo;
+mod msix;
 mod renumber;
 mod resets;
 
@@ -72,6 +73,13 @@ fn main(boot: &Boot) -> Outcome {
                 Ok(times) => println!("ok renumber {times} times"),
                 Err(failure) => {
                     println!("FAIL renumber: {failure}");
+                    return Outcome::Exit(1);
+                }
+            },
+            ("msix", _) => match msix::as_after_power_on(boot, value) {
+                Ok(vectors) => println!("ok msix {vectors} vectors"),
+                Err(failure) => {
+                    println!("FAIL msix: {failure}");
                     return Outcome::Exit(1);
                 }
             },

@@ -175,6 +175,23 @@ mod tests {
         assert_eq!(write(1, Store::After), 1 << 32 | 7);
     }
 
+    /// The first entry is in the page of registers, which is trapped.
+    #[test]
+    fn of_a_table_behind_registers_the_pages_are_stored_that_begin_with_it() {
+        let (mut function, pages) = pages(4, 0x2ff0, 0x3800);
+        let ranges: Vec<BarRange> = pages.memory().iter().map(ReadOnlyPages::range).collect();
+        assert_eq!(ranges, [BarRange { bar: 0, offset: 0x3000, len: 0x1000 }]);
+        assert_eq!([0x3000, 0x3008, 0x3028].map(|at| read(&pages, at)), [0, 1 << 32, 1 << 32]);
+        for (offset, data) in [(0x08, 7), (0x18, 9), (0x38, 11)] {
+            function.write_msix_table(offset, &[data, 0, 0, 0, 0, 0, 0, 0], &mut Vec::new());
+            pages.store(&function, offset, 8, Store::Before);
+            pages.store(&function, offset, 8, Store::After);
+        }
+        assert_eq!([0x3008, 0x3018, 0x3028, 0x3030].map(|at| read(&pages, at)), [9, 1 << 32, 11, 0]);
+        pages.pending().unwrap().set(3);
+        assert_eq!(read(&pages, 0x3800), 1 << 3);
+    }
+
     #[test]
     fn a_host_that_gives_up_has_its_page_named() {
         let (_, pages) = pages(4, 0x2000, 0x3000);

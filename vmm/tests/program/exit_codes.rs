@@ -26,6 +26,17 @@ fn the_exit_code_tells_how_the_guest_ended() {
     }
 }
 
+/// The guest reads both without an exit.
+#[test]
+fn a_reset_leaves_nothing_in_msix_tables_and_pending_bits() {
+    needs_kvm!();
+    for slot in ["0:8:0", "3:0:0"] {
+        let run = Slotpass::exit(&format!("msix={slot} reset=2")).simulated([slot]);
+        let ended = run.end().expect_code(0).expect_silent_stderr().expect_stdout("ok reset 2 times");
+        assert_eq!(ended.stdout.matches("ok msix 256 vectors").count(), 3, "{ended}");
+    }
+}
+
 #[test]
 fn a_reset_restarts_the_guest_and_keeps_its_cmos() {
     needs_kvm!();
