@@ -5,7 +5,7 @@ use std::time::Duration;
 use guest_tests::{Bdf, Failure, GuestRun, Iommu, Machine, Plan, Scenario, expect};
 use serde_json::Value;
 
-const EVERYTHING_OF_A_DRIVE: [&str; 19] = [
+const EVERYTHING_OF_A_DRIVE: [&str; 21] = [
     "empty",
     "pio-read",
     "mmio-write",
@@ -25,6 +25,8 @@ const EVERYTHING_OF_A_DRIVE: [&str; 19] = [
     "enable-at-once=16",
     "enable-one-by-one=16",
     "interrupt",
+    "start",
+    "dma-map",
 ];
 
 /// A drive, whose vectors only a driver could raise, and an edu, which raises one on demand; as slotpass and QEMU pass them.
@@ -38,7 +40,9 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
 
     let report = bench(&mut machine, &nvme, &EVERYTHING_OF_A_DRIVE)?;
     for under in ["slotpass", "qemu"] {
-        for word in EVERYTHING_OF_A_DRIVE {
+        // How QEMU maps memory is not known to the bench.
+        for word in EVERYTHING_OF_A_DRIVE.into_iter().filter(|word| under == "slotpass" || *word != "dma-map")
+        {
             let measurement = measured(&report, under, word)?;
             if word == "interrupt" {
                 expect!(

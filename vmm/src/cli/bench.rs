@@ -27,7 +27,8 @@ enum Against {
 
 /// Measures what a guest's accesses and interrupts cost
 ///
-/// A guest of slotpass' own takes the time stamp counter around each access. vmm/BENCH.md says what is measured and how.
+/// A guest of slotpass' own takes the time stamp counter around each access; starts of guests, and the map of their memory for
+/// DMA, are timed from outside. vmm/BENCH.md says what is measured and how.
 /// Without --slot it has slotpass' simulated function.
 #[derive(Debug, Args)]
 pub struct Arguments {

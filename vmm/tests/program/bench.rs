@@ -94,7 +94,8 @@ fn starts_are_measured_by_the_host_in_the_order_that_was_asked_for() {
     let start = |until: &str| {
         let run = bench("--json --iterations 7 --only start,empty,start-kernel --kernel kernel.elf");
         // It says its words, and then some lines.
-        let run = run.args(["--append", "lines=9 poweroff", "--until", until]).file("kernel.elf", guest::EXIT);
+        let run =
+            run.args(["--append", "lines=9 poweroff", "--until", until]).file("kernel.elf", guest::EXIT);
         let ended = run.end().expect_code(0).expect_silent_stderr();
         summary(&ended.stdout)
     };
