@@ -127,7 +127,7 @@ impl Function {
     /// A part of the memory BAR, mapped without the rest, which may be more than there are page tables for.
     pub fn memory_bar_part(&self, index: u8, offset: u64, length: u64) -> Check<Window> {
         let bar = self.placed_memory_bar(index)?;
-        if !offset.checked_add(length).is_some_and(|end| end <= bar.size) {
+        if offset.checked_add(length).is_none_or(|end| end > bar.size) {
             fail!("{offset:#x}+{length:#x} in BAR{index}, which has {:#x} bytes", bar.size);
         }
         Ok(Window::device(bar.address + offset, length))
