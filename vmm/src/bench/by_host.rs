@@ -35,7 +35,7 @@ impl Bench {
                 Some(ByHost::DmaMap) if under == Under::Qemu => continue,
                 Some(row) => match absent_before(&chosen, before) {
                     Some(absent) => absent,
-                    None => self.by_host(row, under, rate, repeats, before.is_empty())?.map_err(failed)?,
+                    None => self.by_host(row, under, rate, repeats, before.is_empty())?,
                 },
             };
             all.push((chosen.to_string(), measured));
@@ -51,7 +51,7 @@ impl Bench {
         rate: u64,
         repeats: u64,
         is_first_round: bool,
-    ) -> Result<Result<Measured, PrintedError>, BenchError> {
+    ) -> Result<Measured, BenchError> {
         let mut cycles = Vec::new();
         for number in 0..repeats + u64::from(is_first_round) {
             let started = match (row, &self.kernel) {
@@ -66,12 +66,14 @@ impl Bench {
             match started {
                 Started::After(time) if number > 0 || !is_first_round => cycles.push(in_cycles(time, rate)),
                 Started::After(_) => {}
-                Started::Never(why) => return Ok(Ok(Measured::Absent(why))),
+                Started::Never(why) => return Ok(Measured::Absent(why)),
             }
         }
         let samples = Samples::counted(cycles).map(Measured::Samples);
-        let name = row.name().to_owned();
-        Ok(samples.map_err(|source| PrintedError::Samples { name, source }))
+        samples.map_err(|source| {
+            let source = PrintedError::Samples { name: row.name().to_owned(), source };
+            BenchError::Guest { under: under.name(), source }
+        })
     }
 }
 
