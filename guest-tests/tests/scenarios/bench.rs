@@ -38,7 +38,7 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
     let mut machine = Machine::boot(&plan, scenario)?;
     machine.give_to_vfio(&[&nvme, &edu])?;
 
-    let report = bench(&mut machine, &nvme, &EVERYTHING_OF_A_DRIVE)?;
+    let report = bench(&mut machine, &nvme, &EVERYTHING_OF_A_DRIVE, &[])?;
     for under in ["slotpass", "qemu"] {
         // How QEMU maps memory is not known to the bench.
         for word in EVERYTHING_OF_A_DRIVE.into_iter().filter(|word| under == "slotpass" || *word != "dma-map")
@@ -58,9 +58,17 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
     let [mapped, trapped] = [median(&report, "bar-read")?, median(&report, "ecam-read-live")?];
     expect!(mapped < trapped, "a read of a mapped BAR takes {mapped} cycles, one that exits {trapped}");
 
-    let report = bench(&mut machine, &edu, &["doorbell", "interrupt"])?;
+    let provisioned = machine.scenario().provisioned();
+    let linux = [
+        ("--kernel", provisioned.vmlinux().display().to_string()),
+        ("--initrd", provisioned.guest_initramfs().display().to_string()),
+        ("--append", "console=ttyS0 panic=-1".to_owned()),
+        ("--until", "Linux version".to_owned()),
+    ];
+    let names = ["doorbell", "interrupt", "start-kernel"];
+    let report = bench(&mut machine, &edu, &names, &linux)?;
     for under in ["slotpass", "qemu"] {
-        for name in ["doorbell", "interrupt"] {
+        for name in names {
             let measurement = measured(&report, under, name)?;
             expect!(measurement.pointer("/quantiles/p50").is_some(), "under {under}: {measurement}");
         }
@@ -70,11 +78,17 @@ pub fn drive_and_edu(iommu: Iommu, scenario: &mut Scenario) -> Result<(), Failur
     machine.power_off()
 }
 
-fn bench(machine: &mut Machine<'_>, function: &Bdf, only: &[&str]) -> Result<Value, Failure> {
+fn bench(
+    machine: &mut Machine<'_>,
+    function: &Bdf,
+    only: &[&str],
+    kernel: &[(&str, String)],
+) -> Result<Value, Failure> {
     let run = GuestRun::slotpass(&["bench", "--json", "--floor", "--against", "qemu", "--iterations", "1"])
         .option("--only", &only.join(","))
         .slot("0:9:0", function)
-        .limit(Duration::from_secs(300));
+        .limit(Duration::from_secs(600));
+    let run = kernel.iter().fold(run, |run, (option, value)| run.option(option, value));
     let report = machine.run(&format!("bench of {function}"), &run)?;
     report.expect_code(0)?;
     serde_json::from_str(report.serial()).map_err(|error| {
