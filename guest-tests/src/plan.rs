@@ -143,6 +143,10 @@ impl Plan {
         self.icount = true;
     }
 
+    pub(crate) fn counts_instructions(&self) -> bool {
+        self.icount
+    }
+
     pub fn kernel(&mut self, kernel: Kernel) {
         self.kernel = kernel;
     }
