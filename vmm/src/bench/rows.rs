@@ -29,14 +29,14 @@ pub const ROWS: [Row; 25] = [
     row("mmio-write", "write of an address that nobody claims", &["mmio-write"]),
     row("cf8-write-address", "write of port 0xCF8", &["coalesced-write"]),
     row("cf8-read", "vendor id by ports 0xCF8 and 0xCFC", &["coalesced-write", "pio-read"]),
-    row("cf8-read-absent", "the same of an empty slot", &["coalesced-write", "pio-read"]),
+    row("cf8-read-absent", "vendor id of an empty slot by the same ports", &["coalesced-write", "pio-read"]),
     row(
         "cf8-write",
         "register 0x3C, with what it holds, by ports 0xCF8 and 0xCFC",
         &["coalesced-write", "pio-write"],
     ),
     row("ecam-read", "vendor id by ECAM", &["mmio-read"]),
-    row("ecam-read-absent", "the same of an empty slot", &["ro-read"]),
+    row("ecam-read-absent", "vendor id of an empty slot by ECAM", &["ro-read"]),
     row(
         "ecam-read-live",
         "command and status, of which the device knows the latter, by ECAM",
@@ -50,8 +50,12 @@ pub const ROWS: [Row; 25] = [
     row("pba-read", "read of MSI-X' pending bits", &["ro-read"]),
     row("msix-write-same", "write to the MSI-X table that changes nothing", &["ro-write"]),
     row("msix-mask-unmask", "an armed MSI-X vector masked and unmasked", &["ro-write", "ro-write"]),
-    row("doorbell", "the write that raises an interrupt, held back meanwhile", &["ioeventfd-write"]),
-    row("interrupt", "from that write to the handler's first instruction", &["irqfd"]),
+    row("doorbell", "a write that only signals, while its interrupt is held back", &["ioeventfd-write"]),
+    row(
+        "interrupt",
+        "from the write that raises an interrupt to its handler's first instruction",
+        &["irqfd"],
+    ),
     row("enable-at-once", "MSI-X vectors made live together, under the function mask", &[]),
     row("enable-one-by-one", "MSI-X vectors made live one after the other, as Linux does", &[]),
 ];
